@@ -1,0 +1,79 @@
+"""The one source of time. Everything that needs "now" is given a Clock, so that tests can set it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+SECOND = 1_000_000  # in microseconds, the unit in which kgents keeps time
+
+
+class Clock(Protocol):
+    """A source of wall time and of monotonic time."""
+
+    def now(self) -> int:
+        """Wall time: microseconds since 1970-01-01T00:00:00Z."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start, never running backwards."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class ManualClock:
+    """A clock that moves only when told, for tests. Both times advance together."""
+
+    def __init__(self, now: int = 1_700_000_000 * SECOND) -> None:
+        self._now = now
+
+    def now(self) -> int:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now / SECOND
+
+    def advance(self, seconds: float) -> None:
+        """Move forward by `seconds`."""
+        self._now += round(seconds * SECOND)
+
+
+def to_datetime(micros: int) -> datetime:
+    """The aware UTC datetime of `micros` microseconds since the epoch."""
+    return datetime.fromtimestamp(micros // SECOND, UTC).replace(microsecond=micros % SECOND)
+
+
+def from_datetime(value: datetime) -> int:
+    """Microseconds since the epoch of an aware datetime. Raises ValueError for a naive one."""
+    if value.tzinfo is None:
+        raise ValueError("a time needs an offset, such as 2026-01-31T00:00:00Z")
+    delta = value - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
+
+
+def to_rfc3339(micros: int) -> str:
+    """RFC 3339 text in UTC with microseconds, e.g. `2026-11-23T10:00:00.000000Z`."""
+    return to_datetime(micros).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def month_of(micros: int) -> str:
+    """The UTC calendar month that a moment falls in, as `2026-11`: the period of quotas and balances."""
+    moment = time.gmtime(micros // SECOND)
+    return f"{moment.tm_year:04d}-{moment.tm_mon:02d}"
+
+
+def month_bounds(month: str) -> tuple[int, int]:
+    """Start (inclusive) and end (exclusive) of a `YYYY-MM` month, in microseconds since the epoch."""
+    start = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+    return from_datetime(start), from_datetime(end)

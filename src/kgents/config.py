@@ -1,0 +1,76 @@
+"""Settings, from `KGENTS_*` environment variables or files of the same name in a secrets folder.
+
+Lists and nested values use `__`: `KGENTS_PROVIDERS__openai__API_KEY=...`. A secret may come from a file: set
+`KGENTS_SECRETS_DIR` to a folder (such as a mounted Kubernetes secret) whose file names are the variables' names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ProviderSettings(BaseModel):
+    """One model provider. `kind=openai` with a `base_url` reaches any OpenAI-compatible server (Ollama, vLLM)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["openai", "anthropic", "google"] = "openai"
+    api_key: SecretStr | None = None
+    base_url: HttpUrl | None = None
+    models: list[str] = Field(default_factory=list)
+
+
+class Settings(BaseSettings):
+    """What one kgents process needs to know. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KGENTS_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        secrets_dir=os.environ.get("KGENTS_SECRETS_DIR"),
+    )
+
+    data_dir: Path = Path("data")
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    metrics_port: Port = 9464
+    process_name: str = "kgents"
+
+    database_url: str = ""
+    database_owner_url: str = ""
+    pepper: SecretStr = SecretStr("")
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_user: str = ""
+    nats_password: SecretStr = SecretStr("")
+    nats_monitor_url: str = ""
+    nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1
+
+    meter_url: str = "http://127.0.0.1:8888"
+    meter_token: SecretStr = SecretStr("")
+    meter_mode: Literal["embedded", "external"] = "external"
+    meter_events_path: str = "/api/v1/events"
+    meter_source: str = "kgents"
+
+    redis_url: SecretStr | None = None
+
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    egress_allow: list[str] = Field(default_factory=list)
+
+    max_body_bytes: int = 1_048_576
+    max_json_depth: int = 64
+    shutdown_grace: float = 25.0
+    run_lease: float = 10.0
+    idempotency_ttl: float = 86_400.0
+    default_requests_per_minute: int = 60_000
+    default_tokens_per_minute: int = 10_000_000
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

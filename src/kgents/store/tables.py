@@ -1,0 +1,318 @@
+"""Every table. Each row carries a tenant id; times are microseconds since the epoch in UTC; JSON is kept as text.
+
+JSON is text, not the database's own type, so that both databases keep exactly the same bytes (PostgreSQL's jsonb
+refuses an escaped NUL and reorders keys).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+METERS = ("runs", "input_tokens", "output_tokens", "tool_calls")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives rowids only to a plain INTEGER primary key, which holds 64 bits there.
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("status", Text, nullable=False),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("monthly_limit", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "meter"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    CheckConstraint("monthly_limit >= 0", name="monthly_limit"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("pepper_version", Integer, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("rotated_from", Text),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    Index(None, "tenant_id", "key_id"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("audit_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object_type", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("source_ip", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "tenant_id", "audit_id"),
+)
+
+# A feed that every process polls, so that what it has cached of a key, tenant or agent is dropped in time.
+cache_changes = Table(
+    "cache_changes",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("ref", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("agent_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    Index(None, "tenant_id", "agent_id"),
+    Index(
+        "uq_agents_tenant_id_name",
+        "tenant_id",
+        "name",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+)
+
+agent_versions = Table(
+    "agent_versions",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("agent_id", "version"),
+    ForeignKeyConstraint(["agent_id"], ["agents.agent_id"]),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
+    ForeignKeyConstraint(["agent_id"], ["agents.agent_id"]),
+    Index(None, "tenant_id", "session_id"),
+)
+
+# One row a model message (a request or a response), in order; `message` is pydantic-ai's own JSON form, which
+# keeps what a provider needs back (tool call ids, thinking signatures).
+messages = Table(
+    "messages",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("session_id", Text),
+    Column("run_id", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("run_id", "position"),
+    ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
+    Index(None, "session_id", "run_id"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("agent_version", Integer, nullable=False),
+    Column("session_id", Text),
+    Column("previous_run_id", Text),
+    Column("kind", Text, nullable=False),  # what rendered it: run, chat.completion, response
+    Column("mode", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("input", Text, nullable=False),
+    Column("output", Text),
+    Column("error", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("owner", Text),
+    Column("cancel_requested_at", BigInteger),
+    Column("period", Text, nullable=False),
+    *(Column(f"{meter}_reserved", BigInteger, nullable=False) for meter in METERS),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("tool_calls", BigInteger, nullable=False),
+    Column("last_event", BigInteger),
+    Column("request_id", Text, nullable=False),
+    Column("traceparent", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    CheckConstraint("mode IN ('wait', 'stream', 'background')", name="mode"),
+    CheckConstraint("status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"),
+    Index(None, "tenant_id", "run_id"),
+    Index(
+        "ix_runs_session_id",
+        "session_id",
+        "run_id",
+        sqlite_where=text("session_id IS NOT NULL"),
+        postgresql_where=text("session_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_runs_unfinished",
+        "owner",
+        "run_id",
+        sqlite_where=text("status IN ('queued', 'running')"),
+        postgresql_where=text("status IN ('queued', 'running')"),
+    ),
+)
+
+# What a run has done so far, so that another worker can go on from there.
+run_steps = Table(
+    "run_steps",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("run_id", "step"),
+    ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
+)
+
+usage_events = Table(
+    "usage_events",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("estimated", Integer, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    CheckConstraint("quantity > 0", name="quantity"),
+    Index(None, "tenant_id", "occurred_at"),
+)
+
+balances = Table(
+    "balances",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    *(Column(f"{meter}_used", BigInteger, nullable=False, server_default=text("0")) for meter in METERS),
+    *(Column(f"{meter}_reserved", BigInteger, nullable=False, server_default=text("0")) for meter in METERS),
+    PrimaryKeyConstraint("tenant_id", "period"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("topic", Text, nullable=False),  # usage, run
+    Column("message_id", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("run_id", Text),
+    Column("status", Integer),
+    Column("body", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "key"),
+    Index(None, "expires_at"),
+)
+
+# Who is alive: a run whose owner is no longer here is taken over. Not a tenant's data: the tenant id is empty.
+processes = Table(
+    "processes",
+    metadata,
+    Column("tenant_id", Text, nullable=False, server_default=text("''")),
+    Column("name", Text, primary_key=True),
+    Column("instance", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("heartbeat_at", BigInteger, nullable=False),
+)
+
+__all__ = [
+    "METERS",
+    "agent_versions",
+    "agents",
+    "api_keys",
+    "audit_log",
+    "balances",
+    "cache_changes",
+    "idempotency_keys",
+    "messages",
+    "metadata",
+    "outbox",
+    "processes",
+    "quotas",
+    "run_steps",
+    "runs",
+    "sessions",
+    "tenants",
+    "usage_events",
+]
