@@ -18,14 +18,14 @@ KgentsError
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 
 class KgentsError(Exception):
     """An error with a stable `code`, an HTTP status and a detail that says what failed and what to do next."""
 
-    status: ClassVar[int] = 500
-    title: ClassVar[str] = "Internal error"
+    status: int = 500
+    title: str = "Internal error"
     code: str = "internal"
 
     def __init__(

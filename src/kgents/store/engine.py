@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import sqlalchemy as sa
@@ -29,10 +30,18 @@ from kgents.errors import KgentsError, Unavailable
 T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+ItemIn = TypeVar("ItemIn", contravariant=True)
+ResultOut = TypeVar("ResultOut", covariant=True)
+
+Observe = Callable[[int, float], None]
 
 MAX_GROUP = 256
 READERS = 4
 LANES = 2  # groups in flight at once on PostgreSQL
+
+
+def _unobserved(_group: int, _seconds: float) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +72,14 @@ class Scope:
         return Scope("*")
 
 
-class GroupOp(Protocol[Item, Result]):
+class GroupOp(Protocol[ItemIn, ResultOut]):
     """Work that many requests do alike, so that a group of them costs a few statements."""
 
-    def tenant_of(self, item: Item) -> str:
+    def tenant_of(self, item: ItemIn) -> str:
         """The tenant whose rows `item` touches."""
         ...
 
-    def apply(self, connection: Connection, items: Sequence[Item]) -> Sequence[Result | KgentsError]:
+    def apply(self, connection: Connection, items: Sequence[ItemIn]) -> Sequence[ResultOut | KgentsError]:
         """Do the work for all items; answer in their order. A KgentsError refuses one item and must leave no row of
         it. Any other exception rolls the whole group back, and each item is then tried in a transaction of its own.
         """
@@ -93,8 +102,10 @@ class Store(Protocol):
         """
         ...
 
-    async def submit(self, op: GroupOp[Item, Result], item: Item) -> Result:
-        """Run `op` on `item` in a transaction shared with whatever else waits. Returns once it is on disk."""
+    def submit(self, op: GroupOp[Item, Result], item: Item) -> asyncio.Future[Result]:
+        """Run `op` on `item` in a transaction shared with whatever else waits. The future is done once it is on disk;
+        cancelling the future does not undo the work.
+        """
         ...
 
     async def close(self) -> None:
@@ -166,9 +177,7 @@ def _run_group(connection: Connection, group: Sequence[_Waiting]) -> list[Any]:
     results: list[Any] = [None] * len(group)
     for indexes in by_op.values():
         op = group[indexes[0]].op
-        for index, result in zip(
-            indexes, op.apply(connection, [group[index].item for index in indexes]), strict=True
-        ):
+        for index, result in zip(indexes, op.apply(connection, [group[index].item for index in indexes]), strict=True):
             results[index] = result
     return results
 
@@ -188,7 +197,7 @@ class SqliteStore:
 
     dialect = "sqlite"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, observe: Observe = _unobserved) -> None:
         path = make_url(url).database
         if not path:
             raise ValueError("a SQLite database needs a file: sqlite:///path/to/kgents.db")
@@ -200,8 +209,9 @@ class SqliteStore:
         self._thread = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
         self._thread.start()
         self._closed = False
+        self._observe = observe
 
-    async def read(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
+    async def read(self, scope: Scope, fn: Callable[[Connection], T]) -> T:  # noqa: ARG002 - SQLite has no scopes
         def call() -> T:
             with self._reader.begin() as connection:
                 return fn(connection)
@@ -211,12 +221,12 @@ class SqliteStore:
     async def write(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
         return cast("T", await self.submit(_CALL, (scope.setting, fn)))
 
-    async def submit(self, op: GroupOp[Item, Result], item: Item) -> Result:
+    def submit(self, op: GroupOp[Item, Result], item: Item) -> asyncio.Future[Result]:
         if self._closed:
             raise Unavailable("This process is shutting down. Try again: another one will answer.", code="draining")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.put(_Waiting(op, item, future))
-        return await future
+        return future
 
     async def close(self) -> None:
         if self._closed:
@@ -251,19 +261,21 @@ class SqliteStore:
         return group, False
 
     def _commit(self, group: list[_Waiting]) -> None:
+        started = perf_counter()
         try:
             with self._writer.begin() as connection:
                 results = _run_group(connection, group)
-        except Exception as error:  # noqa: BLE001 - handed to the callers, whose request it is
+        except Exception as error:
             alone = len(group) == 1 or is_outage(error)
             results = [error] * len(group) if alone else [self._alone(waiting) for waiting in group]
+        self._observe(len(group), perf_counter() - started)
         group[0].future.get_loop().call_soon_threadsafe(_settle, group, results)
 
     def _alone(self, waiting: _Waiting) -> Any:
         try:
             with self._writer.begin() as connection:
                 return _run_group(connection, [waiting])[0]
-        except Exception as error:  # noqa: BLE001 - handed to the caller
+        except Exception as error:
             return error
 
 
@@ -295,7 +307,8 @@ class PostgresStore:
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, observe: Observe = _unobserved, *, pool_size: int = 10) -> None:
+        self._observe = observe
         self._engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
             pool_size=pool_size,
@@ -318,14 +331,14 @@ class PostgresStore:
     async def write(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
         return await _guard(self._transaction(scope, fn))
 
-    async def submit(self, op: GroupOp[Item, Result], item: Item) -> Result:
+    def submit(self, op: GroupOp[Item, Result], item: Item) -> asyncio.Future[Result]:
         if self._closed:
             raise Unavailable("This process is shutting down. Try again: another one will answer.", code="draining")
         if not self._lanes:
             self._lanes = [asyncio.create_task(self._lane(), name=f"postgres-lane-{n}") for n in range(LANES)]
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(_Waiting(op, item, future))
-        return await future
+        return future
 
     async def close(self) -> None:
         if not self._closed:
@@ -349,9 +362,11 @@ class PostgresStore:
             group = [await self._queue.get()]
             while len(group) < MAX_GROUP and not self._queue.empty():
                 group.append(self._queue.get_nowait())
+            started = perf_counter()
             try:
                 _settle(group, await self._commit(group))
             finally:
+                self._observe(len(group), perf_counter() - started)
                 for _ in group:
                     self._queue.task_done()
 
@@ -359,7 +374,7 @@ class PostgresStore:
         scope = Scope.tenants(waiting.op.tenant_of(waiting.item) for waiting in group)
         try:
             return await self._transaction(scope, lambda connection: _run_group(connection, group))
-        except Exception as error:  # noqa: BLE001 - handed to the callers, whose request it is
+        except Exception as error:
             if len(group) == 1 or is_outage(error):
                 return [error] * len(group)
         results: list[Any] = []
@@ -371,13 +386,16 @@ class PostgresStore:
 _SET_SCOPE = sa.text("SELECT set_config('kgents.tenants', :tenants, true), set_config('kgents.key_id', :key, true)")
 
 
-def open_store(url: str) -> SqliteStore | PostgresStore:
-    """The store for a URL: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. Connects on first use."""
+def open_store(url: str, observe: Observe = _unobserved) -> SqliteStore | PostgresStore:
+    """The store for a URL: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. Connects on first use.
+
+    `observe` is told the size and the seconds of each group that was committed.
+    """
     backend = make_url(url).get_backend_name()
     if backend == "sqlite":
-        return SqliteStore(url)
+        return SqliteStore(url, observe)
     if backend == "postgresql":
-        return PostgresStore(url)
+        return PostgresStore(url, observe)
     raise ValueError(f"no support for {backend!r} databases; use sqlite:///FILE or postgresql://...")
 
 

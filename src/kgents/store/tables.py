@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-METERS = ("runs", "input_tokens", "output_tokens", "tool_calls")
+METERS = ("runs", "input_tokens", "output_tokens", "tool_calls")  # the order of usage.model.Amounts
 
 metadata = MetaData(
     naming_convention={
@@ -285,11 +285,10 @@ idempotency_keys = Table(
     Index(None, "expires_at"),
 )
 
-# Who is alive: a run whose owner is no longer here is taken over. Not a tenant's data: the tenant id is empty.
+# Who is alive: a run whose owner is no longer here is taken over. The one table that is no tenant's.
 processes = Table(
     "processes",
     metadata,
-    Column("tenant_id", Text, nullable=False, server_default=text("''")),
     Column("name", Text, primary_key=True),
     Column("instance", Text, nullable=False, unique=True),
     Column("kind", Text, nullable=False),

@@ -1,0 +1,27 @@
+# The verbs of the project. CI runs the same ones (.ci/run).
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format hooks clean
+
+help: ## Say what each verb does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
+
+run: ## Install what is missing, then serve everything on this machine (ARGS="--port 9000")
+	@scripts/uv sync --frozen --inexact --no-dev --all-extras
+	@exec .venv/bin/kgents up $(ARGS)
+
+test: ## Install what the tests need, then run every tier of them (ARGS="-k words")
+	@scripts/test $(ARGS)
+
+lint: ## Check style, types, layers and the lock file
+	@scripts/lint
+
+format: ## Put the code into the form that lint asks for
+	@scripts/uv run --quiet --frozen --all-extras ruff check --fix
+	@scripts/uv run --quiet --frozen --all-extras ruff format
+
+hooks: ## Have git run lint before each commit
+	@scripts/uv run --quiet --frozen --all-extras pre-commit install
+
+clean: ## Remove caches and reports; what is in data/ stays
+	@rm -rf .coverage .coverage.* htmlcov dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""Agents as the hot path needs them: looked up by name or id without asking the database each time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from kgents.agents import service
+from kgents.agents.model import Agent
+from kgents.store.changes import Change
+from kgents.store.engine import Scope, Store
+
+MAX_AGENTS = 50_000
+
+
+class Catalog:
+    """A bounded cache of agents. An entry is used only while `fresh()` says that this process hears of changes."""
+
+    def __init__(self, store: Store, fresh: Callable[[], bool]) -> None:
+        self._store = store
+        self._fresh = fresh
+        self._agents: OrderedDict[tuple[str, str], Agent] = OrderedDict()
+
+    async def get(self, tenant_id: str, agent: str) -> Agent:
+        """The tenant's agent, by id or name, at its latest version. Raises NotFound, Unavailable."""
+        key = (tenant_id, agent)
+        if self._fresh():
+            found = self._agents.get(key)
+            if found is not None:
+                self._agents.move_to_end(key)
+                return found
+        found = await self._store.read(
+            Scope.tenant(tenant_id), lambda connection: service.get_agent(connection, tenant_id, agent)
+        )
+        self._agents[key] = found
+        if len(self._agents) > MAX_AGENTS:
+            self._agents.popitem(last=False)
+        return found
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._agents.clear()
+
+    def apply(self, change: Change) -> None:
+        """Forget an agent that was changed."""
+        self._agents.pop((change.tenant_id, change.ref), None)

@@ -1,0 +1,264 @@
+"""Carrying out runs in this process: starting, following, cancelling, handing over; and taking over from the dead.
+
+A run belongs to the process instance named in its `owner`, at an `attempt`. Everything that its process writes names
+the attempt, so a process that was taken for dead and comes back can write nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import structlog
+
+from kgents.agents import runs
+from kgents.agents.events import Channel, EventType, RunEvent
+from kgents.agents.ledger_ops import Admission, Admit, Admitted, Finish, Recorded, RecordStep, StepRecord
+from kgents.agents.model import Run
+from kgents.agents.prepare import Planner, Work
+from kgents.agents.publisher import Publisher
+from kgents.agents.runner import RunTask, Tools
+from kgents.bus.nats import Bus
+from kgents.clock import Clock
+from kgents.config import Settings
+from kgents.errors import KgentsError, Unavailable
+from kgents.store.engine import Scope, Store
+from kgents.telemetry import traces
+from kgents.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+Stop = Literal["cancel", "handover"]
+
+
+@dataclass(slots=True)
+class Execution:
+    """A run that this process carries out. `result` is the run as recorded at its end."""
+
+    work: Work
+    channel: Channel | None
+    task: asyncio.Task[Run] | None = None
+    stop: Stop | None = None
+
+    async def result(self) -> Run:
+        """Wait for the end. Raises Unavailable when the run was handed over to another process, or what the run could
+        not record. The run goes on when the waiter is cancelled.
+        """
+        assert self.task is not None
+        return await asyncio.shield(self.task)
+
+
+class _Outlet:
+    """Numbers a run's events and sends them to the client in this process and to the bus."""
+
+    def __init__(self, channel: Channel | None, publisher: Publisher | None, last: int) -> None:
+        self._channel = channel
+        self._publisher = publisher
+        self._last = last
+
+    def emit(self, type_: EventType, data: dict[str, Any]) -> None:
+        self._last += 1
+        if self._channel is None and self._publisher is None:
+            return
+        event = RunEvent(self._last, type_, data)
+        if self._channel:
+            self._channel.put(event)
+        if self._publisher:
+            self._publisher.put(event)
+
+    def next_sequence(self) -> int:
+        return self._last + 1
+
+    async def room(self) -> None:
+        if self._channel:
+            await self._channel.room()
+
+
+class Executor:
+    """One for each process that carries out runs (the API for its callers, the workers for the queue)."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        planner: Planner,
+        metrics: Metrics,
+        instance: str,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._metrics = metrics
+        self._planner = planner
+        self.instance = instance
+        self._source = settings.meter_source
+        self._admit = Admit(settings.meter_source)
+        self._record_op = RecordStep(settings.meter_source)
+        self._shared = Tools(settings, clock, planner, metrics, self._record)
+        self._running: dict[str, Execution] = {}
+        self._publishers: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._stranded: dict[str, Run] = {}
+
+    @property
+    def running(self) -> int:
+        """How many runs this process carries out now."""
+        return len(self._running)
+
+    async def admit(self, admission: Admission) -> Admitted:
+        """Record a run and its reservation. Raises QuotaExceeded, Conflict, NotFound, Unprocessable, Unavailable."""
+        if self._draining:
+            raise draining()
+        return await self._store.submit(self._admit, admission)
+
+    def start(self, work: Work, *, channel: Channel | None = None) -> Execution:
+        """Carry out a run that is recorded as `running` with this instance as its owner."""
+        execution = Execution(work, channel)
+        self._running[work.run.run_id] = execution
+        execution.task = asyncio.create_task(self._carry_out(execution), name=work.run.run_id)
+        return execution
+
+    def cancel(self, run_id: str) -> bool:
+        """Stop a run if this process carries it out; it is recorded as cancelled. Answers whether it does."""
+        return self._stop(run_id, "cancel")
+
+    def carries(self, run_id: str) -> bool:
+        """Whether this process carries the run out now."""
+        return run_id in self._running
+
+    def stranded(self) -> list[Run]:
+        """The runs that this process stopped carrying out without being able to record it."""
+        return list(self._stranded.values())
+
+    def given_back(self, stranded: list[Run]) -> None:
+        """Forget stranded runs that are in the queue again."""
+        for run in stranded:
+            self._stranded.pop(run.run_id, None)
+
+    async def fail(self, run: Run, error: KgentsError) -> None:
+        """Record that a run which is this instance's can't be carried out. Raises Unavailable."""
+        now = self._clock.now()
+        finish = Finish("failed", error=runs.problem_of(error))
+        await self._store.write(
+            Scope.tenant(run.tenant_id), lambda connection: runs.end(connection, run, finish, now, source=self._source)
+        )
+
+    async def drain(self, grace: float) -> None:
+        """Finish what runs for at most `grace` seconds, then hand over what is left to the workers."""
+        self._draining = True
+        tasks = [execution.task for execution in self._running.values() if execution.task]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for run_id in list(self._running):
+            self._stop(run_id, "handover")
+        tasks = [task for task in tasks if not task.done()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        if self._publishers:
+            await asyncio.wait(self._publishers, timeout=2)
+
+    def _stop(self, run_id: str, why: Stop) -> bool:
+        execution = self._running.get(run_id)
+        if execution is None or execution.task is None:
+            return False
+        if execution.stop is None:
+            execution.stop = why
+            execution.task.cancel()
+        return True
+
+    def _record(self, record: StepRecord) -> asyncio.Future[Recorded]:
+        return self._store.submit(self._record_op, record)
+
+    async def _carry_out(self, execution: Execution) -> Run:
+        work = execution.work
+        run = work.run
+        started = self._clock.monotonic()
+        publisher = self._publisher(work)
+        try:
+            with traces.run_span(run.run_id, run.agent_id, run.traceparent):
+                last = await publisher.resume() if publisher and work.resumed else 0
+                outlet = _Outlet(execution.channel, publisher, last)
+                task = RunTask(self._shared, work, outlet, stream=run.mode != "wait")
+                if work.resumed:
+                    self._metrics.run_restarted()
+                    outlet.emit("run.restarted", {"attempt": run.attempt, "step": work.step})
+                else:
+                    outlet.emit("run.created", {"run_id": run.run_id, "agent_id": run.agent_id})
+                finish = await self._recorded(execution, task)
+            ended = self._ended(run, finish, task)
+            self._metrics.run(run.mode, ended.status, self._clock.monotonic() - started)
+            return ended
+        finally:
+            self._running.pop(run.run_id, None)
+            if execution.channel:
+                execution.channel.close()
+            if publisher:
+                publisher.close()
+
+    async def _recorded(self, execution: Execution, task: RunTask) -> Finish:
+        """The run's end. Whatever goes wrong, the run is left either ended, in the queue, or for the keeper."""
+        run = execution.work.run
+        try:
+            return await self._execute(execution, task)
+        except KgentsError as error:
+            if error.code not in ("run-taken-over", "draining"):
+                self._stranded[run.run_id] = run
+            raise
+        except Exception as error:
+            log.exception("run failed unexpectedly", exc_info=error, run_id=run.run_id)
+            self._stranded[run.run_id] = run
+            finish = await task.abandon("failed", KgentsError("An error on our side ended the run; it is logged."))
+            del self._stranded[run.run_id]
+            return finish
+
+    async def _execute(self, execution: Execution, task: RunTask) -> Finish:
+        try:
+            return await task.execute()
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if execution.stop is None or current is None:
+                raise
+            current.uncancel()
+        if execution.stop == "cancel" or task.finished:
+            return await task.abandon("cancelled", None)
+        run, now = execution.work.run, self._clock.now()
+        await self._store.write(Scope.tenant(run.tenant_id), lambda connection: runs.requeue(connection, run, now))
+        log.info("run handed over", run_id=run.run_id)
+        raise draining()
+
+    def _ended(self, run: Run, finish: Finish, task: RunTask) -> Run:
+        return replace(
+            run,
+            status=finish.status,
+            output=finish.output,
+            error=finish.error,
+            last_event=finish.last_event,
+            input_tokens=task.used.input_tokens,
+            output_tokens=task.used.output_tokens,
+            tool_calls=task.used.tool_calls,
+            finished_at=self._clock.now(),
+            owner=None,
+        )
+
+    def _publisher(self, work: Work) -> Publisher | None:
+        if work.run.mode == "wait":
+            return None
+        publisher = Publisher(self._bus, work.run.run_id)
+        task = asyncio.create_task(publisher.run(), name=f"events-{work.run.run_id}")
+        self._publishers.add(task)
+        task.add_done_callback(self._publishers.discard)
+        return publisher
+
+
+def draining() -> Unavailable:
+    """The refusal of a process that is shutting down."""
+    return Unavailable(
+        "This process is shutting down, and another one goes on with the work. Try again, or read the run's result "
+        "with GET /v1/runs/{id}.",
+        code="draining",
+        headers={"Retry-After": "1"},
+    )

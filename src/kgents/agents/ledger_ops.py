@@ -1,0 +1,388 @@
+"""The two writes of a run's life, made for groups of runs at once: admission, and the record of a step.
+
+Both keep the promise that work and its measure are one transaction: a run is inserted with its reservation, and a
+step's result with its usage events, balances and outbox rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from kgents.agents import repository
+from kgents.agents.model import Output, Run, RunStatus
+from kgents.clock import month_of
+from kgents.errors import Conflict, KgentsError, NotFound, QuotaExceeded, Unprocessable
+from kgents.store import outbox
+from kgents.store.tables import METERS, idempotency_keys, messages, run_steps, runs
+from kgents.usage import ledger
+from kgents.usage.ledger import Posting
+from kgents.usage.model import NOTHING, Amounts, events_of
+
+MAX_KEY_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The caller's `Idempotency-Key` and what it stands for: a hash of route and body."""
+
+    key: str
+    fingerprint: bytes
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A run that asks to start (or, in the background mode, to be queued)."""
+
+    run: Run
+    idempotency: IdempotencyKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The run was recorded, or `replay_of` names the earlier run that the same idempotency key started."""
+
+    replay_of: str | None = None
+
+
+class Admit:
+    """Insert runs with their reservations. Refuses one with QuotaExceeded, Conflict, NotFound or Unprocessable."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def tenant_of(self, item: Admission) -> str:
+        return item.run.tenant_id
+
+    def apply(self, connection: Connection, items: Sequence[Admission]) -> list[Admitted | KgentsError]:
+        results: list[Admitted | KgentsError | None] = [None] * len(items)
+        self._check_keys(connection, items, results)
+        self._check_sessions(connection, items, results)
+        open_ = [index for index, result in enumerate(results) if result is None]
+        refusals = ledger.post(
+            connection,
+            [
+                Posting(
+                    items[index].run.tenant_id, items[index].run.created_at, reserve=Amounts(*items[index].run.reserved)
+                )
+                for index in open_
+            ],
+            source=self._source,
+        )
+        rows: list[dict[str, Any]] = []
+        keys: list[dict[str, Any]] = []
+        queued: list[outbox.NewRow] = []
+        for index, refusal in zip(open_, refusals, strict=True):
+            item = items[index]
+            if refusal is not None:
+                results[index] = refusal
+                continue
+            results[index] = Admitted()
+            rows.append(repository.run_values(item.run))
+            if item.run.status == "queued":
+                queued.append(queue_row(item.run.tenant_id, item.run.run_id, item.run.attempt, item.run.created_at))
+            if item.idempotency:
+                keys.append(
+                    {
+                        "tenant_id": item.run.tenant_id,
+                        "key": item.idempotency.key,
+                        "fingerprint": item.idempotency.fingerprint,
+                        "run_id": item.run.run_id,
+                        "created_at": item.run.created_at,
+                        "expires_at": item.idempotency.expires_at,
+                    }
+                )
+        repository.insert_runs(connection, rows)
+        if keys:
+            connection.execute(sa.insert(idempotency_keys), keys)
+        outbox.add_many(connection, queued)
+        return [result for result in results if result is not None]
+
+    def _check_keys(
+        self, connection: Connection, items: Sequence[Admission], results: list[Admitted | KgentsError | None]
+    ) -> None:
+        keyed = {index: item.idempotency for index, item in enumerate(items) if item.idempotency}
+        if not keyed:
+            return
+        names = [(items[index].run.tenant_id, key.key) for index, key in keyed.items()]
+        found = {
+            (row.tenant_id, row.key): row
+            for row in connection.execute(
+                sa.select(idempotency_keys).where(
+                    sa.tuple_(idempotency_keys.c.tenant_id, idempotency_keys.c.key).in_(names)
+                )
+            )
+        }
+        first: set[tuple[str, str]] = set()
+        for index, key in keyed.items():
+            item = items[index]
+            name = (item.run.tenant_id, key.key)
+            row = found.get(name)
+            if row is not None and row.expires_at <= item.run.created_at:
+                connection.execute(
+                    sa.delete(idempotency_keys).where(
+                        idempotency_keys.c.tenant_id == name[0], idempotency_keys.c.key == name[1]
+                    )
+                )
+                del found[name]
+                row = None
+            if row is not None:
+                results[index] = check_key(row.fingerprint, key) or Admitted(replay_of=row.run_id)
+            elif name in first:
+                results[index] = key_in_use()
+            first.add(name)
+
+    def _check_sessions(
+        self, connection: Connection, items: Sequence[Admission], results: list[Admitted | KgentsError | None]
+    ) -> None:
+        wanted = {
+            index: session_id
+            for index, item in enumerate(items)
+            if results[index] is None and (session_id := item.run.session_id)
+        }
+        if not wanted:
+            return
+        live = repository.live_sessions(connection, wanted.values())
+        busy = repository.busy_sessions(connection, wanted.values())
+        for index, session_id in wanted.items():
+            if (items[index].run.tenant_id, session_id) not in live:
+                results[index] = no_session(session_id)
+            elif session_id in busy:
+                results[index] = Conflict(
+                    f"Session {session_id} has a run that is not finished. Wait for it or cancel it; a session does "
+                    "one run at a time.",
+                    code="session-busy",
+                )
+            busy.add(session_id)
+
+
+def no_session(session_id: str) -> NotFound:
+    """The refusal for a session that isn't there (or is another tenant's)."""
+    return NotFound(f"There is no session {session_id!r}. List yours with GET /v1/sessions.")
+
+
+def check_key(stored: bytes, key: IdempotencyKey) -> KgentsError | None:
+    """The refusal when the same key comes with another request."""
+    if stored != key.fingerprint:
+        return Unprocessable(
+            "This Idempotency-Key was used with a different request. Use a new key for a new request.",
+            code="idempotency-key-reused",
+        )
+    return None
+
+
+def key_in_use() -> Conflict:
+    """The refusal while the first request with this key is still being answered."""
+    return Conflict(
+        "A request with this Idempotency-Key is still being answered. Try again in a moment with the same key.",
+        code="idempotency-key-in-use",
+        headers={"Retry-After": "1"},
+    )
+
+
+def queue_row(tenant_id: str, run_id: str, attempt: int, now: int) -> outbox.NewRow:
+    """The outbox row that hands a run to the workers."""
+    return outbox.NewRow(
+        tenant_id=tenant_id,
+        topic="run",
+        message_id=f"{run_id}:{attempt}",
+        payload=f'{{"tenant_id":"{tenant_id}","run_id":"{run_id}"}}',
+        created_at=now,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a run ended. `messages` are what its session (or the run that follows on) sees of it, as JSON text."""
+
+    status: RunStatus
+    output: Output | None = None
+    error: dict[str, Any] | None = None
+    last_event: int | None = None
+    messages: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What one step of a run did. With `finish` it is the last.
+
+    `used` is metered under (run, step); `reserve` is the worst case of the step that comes next.
+    """
+
+    run_id: str
+    tenant_id: str
+    attempt: int
+    agent_id: str
+    model: str
+    step: int
+    now: int
+    message: str | None = None
+    used: Amounts = NOTHING
+    reserve: Amounts = NOTHING
+    estimated: bool = False
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The step is on disk. `refusal` says why its next step could not be reserved."""
+
+    refusal: QuotaExceeded | None = None
+
+
+_LOCKED = (
+    sa.select(runs.c.run_id, runs.c.attempt, runs.c.status, runs.c.period, runs.c.session_id)
+    .add_columns(*(runs.c[f"{meter}_reserved"] for meter in METERS))
+    .where(runs.c.run_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(runs.c.run_id)
+    .with_for_update()
+)
+
+_COUNTS: dict[str, Any] = {
+    "input_tokens": runs.c.input_tokens + sa.bindparam("more_input"),
+    "output_tokens": runs.c.output_tokens + sa.bindparam("more_output"),
+    "tool_calls": runs.c.tool_calls + sa.bindparam("more_calls"),
+    "period": sa.bindparam("b_period"),
+    **{f"{meter}_reserved": sa.bindparam(f"b_{meter}_reserved") for meter in METERS},
+}
+_STEP = sa.update(runs).where(runs.c.run_id == sa.bindparam("b_run_id")).values(**_COUNTS)
+_FINISH = (
+    sa.update(runs)
+    .where(runs.c.run_id == sa.bindparam("b_run_id"))
+    .values(
+        **_COUNTS,
+        status=sa.bindparam("b_status"),
+        output=sa.bindparam("b_output"),
+        error=sa.bindparam("b_error"),
+        last_event=sa.bindparam("b_last_event"),
+        finished_at=sa.bindparam("b_finished_at"),
+        owner=None,
+    )
+)
+
+
+class RecordStep:
+    """Record steps with their usage. Refuses with Conflict (`run-taken-over`) when another process has the run."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def tenant_of(self, item: StepRecord) -> str:
+        return item.tenant_id
+
+    def apply(self, connection: Connection, items: Sequence[StepRecord]) -> list[Recorded | KgentsError]:
+        held = {row.run_id: row for row in connection.execute(_LOCKED, {"ids": [item.run_id for item in items]})}
+        mine = [
+            (row := held.get(item.run_id)) is not None and row.attempt == item.attempt and row.status == "running"
+            for item in items
+        ]
+        postings = [
+            self._posting(item, held[item.run_id]) for item, is_mine in zip(items, mine, strict=True) if is_mine
+        ]
+        refusals = iter(ledger.post(connection, postings, source=self._source))
+        results: list[Recorded | KgentsError] = []
+        steps: list[dict[str, Any]] = []
+        finishes: list[dict[str, Any]] = []
+        kept: list[dict[str, Any]] = []
+        said: list[dict[str, Any]] = []
+        for item, is_mine in zip(items, mine, strict=True):
+            if not is_mine:
+                results.append(taken_over(item.run_id))
+                continue
+            refusal = next(refusals)
+            results.append(Recorded(refusal))
+            counts = self._counts(item, NOTHING if refusal else item.reserve)
+            if item.finish is None:
+                steps.append(counts)
+            else:
+                finishes.append({**counts, **_finish_values(item, item.finish)})
+                said.extend(self._messages(item, item.finish, held[item.run_id].session_id))
+            if item.message is not None:
+                kept.append(
+                    {
+                        "tenant_id": item.tenant_id,
+                        "run_id": item.run_id,
+                        "step": item.step,
+                        "message": item.message,
+                        "created_at": item.now,
+                    }
+                )
+        for statement, rows in (
+            (_STEP, steps),
+            (_FINISH, finishes),
+            (sa.insert(run_steps), kept),
+            (sa.insert(messages), said),
+        ):
+            if rows:
+                connection.execute(statement, rows)
+        return results
+
+    def _posting(self, item: StepRecord, row: Any) -> Posting:
+        return Posting(
+            item.tenant_id,
+            item.now,
+            events=events_of(
+                item.used,
+                tenant_id=item.tenant_id,
+                run_id=item.run_id,
+                step=item.step,
+                agent_id=item.agent_id,
+                model=item.model,
+                estimated=item.estimated,
+                now=item.now,
+            ),
+            used=item.used,
+            release=Amounts(*(getattr(row, f"{meter}_reserved") for meter in METERS)),
+            release_period=row.period,
+            reserve=item.reserve,
+        )
+
+    def _counts(self, item: StepRecord, reserved: Amounts) -> dict[str, Any]:
+        row = {
+            "b_run_id": item.run_id,
+            "b_period": month_of(item.now),
+            "more_input": item.used.input_tokens,
+            "more_output": item.used.output_tokens,
+            "more_calls": item.used.tool_calls,
+        }
+        for meter, quantity in zip(METERS, reserved, strict=True):
+            row[f"b_{meter}_reserved"] = quantity
+        return row
+
+    def _messages(self, item: StepRecord, finish: Finish, session_id: str | None) -> list[dict[str, Any]]:
+        return [
+            {
+                "tenant_id": item.tenant_id,
+                "session_id": session_id,
+                "run_id": item.run_id,
+                "position": position,
+                "message": message,
+                "created_at": item.now,
+            }
+            for position, message in enumerate(finish.messages)
+        ]
+
+
+def _finish_values(item: StepRecord, finish: Finish) -> dict[str, Any]:
+    return {
+        "b_status": finish.status,
+        "b_output": repository.dump_output(finish.output),
+        "b_error": orjson.dumps(finish.error).decode() if finish.error else None,
+        "b_last_event": finish.last_event,
+        "b_finished_at": item.now,
+    }
+
+
+def taken_over(run_id: str) -> Conflict:
+    """The refusal for a process that lost its run to another, because it was taken for dead."""
+    return Conflict(
+        f"Another process has taken over run {run_id}, because this one did not answer in time. "
+        f"Read its result with GET /v1/runs/{run_id}.",
+        code="run-taken-over",
+    )

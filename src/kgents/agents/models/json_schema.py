@@ -1,0 +1,217 @@
+"""JSON Schema (draft 2020-12): checking values against a tenant's schema, and making the smallest value of one.
+
+Schemas and values both come from outside, so checking is bounded: it never fetches a remote `$ref`, and a `pattern`
+that would backtrack without end counts as not matched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from kgents.agents.models.json_bounds import check_keywords, target, visits
+from kgents.errors import Unprocessable
+
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=2_000_000)
+MAX_SCHEMA_BYTES = 65_536
+_MAX_DEPTH = 64
+_MAX_VALUES = 10_000
+_MAX_LENGTH = 10_000
+_MAX_PATH = 100
+_MAX_VISITS = 50_000
+_EXPLAINED_VISITS = 2_000  # finding out what is wrong costs far more than finding out that it is
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Raise Unprocessable (`schema-invalid`) unless `schema` is a JSON schema that can be used offline."""
+    _validator(schema)
+
+
+def complaint(schema: Mapping[str, Any], value: Any) -> str | None:
+    """What first keeps `value` from matching `schema`, as `at $.a.b: ...` without the value itself; None if it matches.
+
+    Raises Unprocessable (`schema-invalid`) when the schema can't be used.
+    """
+    validator = _validator(schema)
+    try:
+        orjson.dumps(value)  # refuses what is nested too deeply for the validator's recursion
+        work = visits(schema, value, _MAX_VISITS)
+        if work >= _MAX_VISITS:
+            return "at $: checking it against the schema takes too long; a simpler schema is needed"
+        if validator.is_valid(value):
+            return None
+        if work > _EXPLAINED_VISITS:
+            return "at $: it does not match the schema"
+        error = next(iter(validator.iter_errors(value)))
+    except (TypeError, ValueError):
+        return "at $: it is nested too deeply or holds a number out of range"
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
+    return f"at ${path[:_MAX_PATH]}: {_rule(error)}"
+
+
+def _rule(error: jsonschema_rs.ValidationError) -> str:
+    kind = error.kind
+    match kind:
+        case jsonschema_rs.ValidationErrorKind.Required():
+            return f"{kind.property!r} is required"
+        case jsonschema_rs.ValidationErrorKind.AdditionalProperties():
+            return f"{', '.join(map(repr, kind.unexpected))} is not allowed"
+        case jsonschema_rs.ValidationErrorKind.Type():
+            return f"it must be of type {' or '.join(kind.types)}"
+        case jsonschema_rs.ValidationErrorKind.Enum():
+            return f"it must be one of {orjson.dumps(kind.options).decode()[:300]}"
+    return f"the schema's {kind.name!r} is not met"
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    try:
+        return _compiled(orjson.dumps(schema))
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise Unprocessable(
+            f"The JSON schema can't be used: {reason}. Use draft 2020-12 with local references (`#/$defs/...`) only.",
+            code="schema-invalid",
+        ) from None
+
+
+@lru_cache(maxsize=32)
+def _compiled(schema: bytes) -> Any:
+    if len(schema) > MAX_SCHEMA_BYTES:
+        raise Unprocessable(
+            f"The JSON schema is {len(schema)} bytes long; at most {MAX_SCHEMA_BYTES} are allowed.",
+            code="schema-invalid",
+        )
+    loaded = orjson.loads(schema)
+    validator = jsonschema_rs.validator_for(loaded, offline=True, pattern_options=_PATTERNS, validate_formats=True)
+    check_keywords(loaded)
+    return validator
+
+
+def smallest(schema: Mapping[str, Any]) -> Any:
+    """The smallest value of `schema` that is easily found, always the same one. It may miss a `pattern` or a `not`."""
+    try:
+        return _Builder(schema).value(schema, 0)
+    except (OverflowError, ValueError):  # bounds beyond what a number holds
+        return None
+
+
+_FORMATS = {
+    "date-time": "2000-01-01T00:00:00Z",
+    "date": "2000-01-01",
+    "time": "00:00:00Z",
+    "duration": "P1D",
+    "email": "a@example.com",
+    "hostname": "example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+_KEYWORD_TYPES = {
+    "properties": "object",
+    "required": "object",
+    "items": "array",
+    "prefixItems": "array",
+    "minLength": "string",
+    "format": "string",
+    "minimum": "number",
+    "maximum": "number",
+}
+
+
+class _Builder:
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._made = 0
+
+    def value(self, schema: Any, depth: int) -> Any:
+        self._made += 1
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH or self._made > _MAX_VALUES:
+            return None
+        schema = self._flat(schema)
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return schema["enum"][0]
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = kind[0] if kind else None
+        if kind is None:
+            kind = next((kind for keyword, kind in _KEYWORD_TYPES.items() if keyword in schema), None)
+        match kind:
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                return self._array(schema, depth)
+            case "string":
+                return _FORMATS.get(schema.get("format", ""), "").ljust(
+                    min(schema.get("minLength", 0), _MAX_LENGTH), "x"
+                )
+            case "integer" | "number":
+                return _number(schema, whole=kind == "integer")
+            case "boolean":
+                return False
+        return None
+
+    def _flat(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`schema` with its reference, its `allOf`, and the first of its `anyOf` and `oneOf` merged in."""
+        for _ in range(_MAX_DEPTH):
+            merged = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "anyOf", "oneOf")}
+            parts = [*schema.get("allOf", ()), *schema.get("anyOf", ())[:1], *schema.get("oneOf", ())[:1]]
+            if "$ref" in schema:
+                parts.append(target(self._root, str(schema["$ref"])))
+            if not parts:
+                break
+            for part in parts:
+                if isinstance(part, Mapping):
+                    _merge(merged, part)
+            schema = merged
+        return schema
+
+    def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        properties = schema.get("properties", {})
+        others = schema.get("additionalProperties")
+        names = list(schema.get("required", ()))
+        names += [name for name in properties if name not in names][
+            : max(0, schema.get("minProperties", 0) - len(names))
+        ]
+        return {name: self.value(properties.get(name, others), depth + 1) for name in names}
+
+    def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
+        first = schema.get("prefixItems", ())
+        length = min(schema.get("minItems", 0), _MAX_LENGTH)
+        return [self.value(first[i] if i < len(first) else schema.get("items"), depth + 1) for i in range(length)]
+
+
+def _merge(into: dict[str, Any], part: Mapping[str, Any]) -> None:
+    for key, value in part.items():
+        mine = into.get(key)
+        if isinstance(mine, dict) and isinstance(value, Mapping):
+            into[key] = {**value, **mine}
+        elif key in ("required", "allOf", "anyOf", "oneOf") and isinstance(mine, list):
+            into[key] = [*mine, *(item for item in value if item not in mine)]
+        else:
+            into.setdefault(key, value)
+
+
+def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
+    """The number nearest to 0 that the bounds allow."""
+    step = schema.get("multipleOf", 1)
+    lowest = schema.get("minimum", -math.inf)
+    if "exclusiveMinimum" in schema:
+        lowest = max(lowest, schema["exclusiveMinimum"] + step)
+    highest = schema.get("maximum", math.inf)
+    if "exclusiveMaximum" in schema:
+        highest = min(highest, schema["exclusiveMaximum"] - step)
+    if lowest > 0:
+        nearest = math.ceil(lowest / step) * step if whole or "multipleOf" in schema else lowest
+    elif highest < 0:
+        nearest = math.floor(highest / step) * step if whole or "multipleOf" in schema else highest
+    else:
+        nearest = 0
+    return int(nearest) if whole else nearest

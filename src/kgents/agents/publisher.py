@@ -1,0 +1,107 @@
+"""Publishing one run's events to the bus, in order, several to a message, by one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+
+from kgents.agents.events import RunEvent, load_events
+from kgents.bus.nats import Bus, WrongLastSequence
+from kgents.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+MAX_CHUNK = 64
+LINGER = 30.0  # seconds that a finished run's events wait for a bus that is away
+
+
+def events_subject(run_id: str) -> str:
+    """The subject of a run's events."""
+    return f"kgents.events.{run_id}"
+
+
+class Publisher:
+    """Sends chunks one after another, each only after the last was acknowledged.
+
+    Each names the stream sequence of the chunk before it, so that of two processes which both believe to own the run
+    only one can publish. While the bus is away events wait here; a run never waits for them.
+    """
+
+    def __init__(self, bus: Bus, run_id: str) -> None:
+        self._bus = bus
+        self._run_id = run_id
+        self._subject = events_subject(run_id)
+        self._waiting: deque[RunEvent] = deque()
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._last_on_subject = 0
+        self._lost = False
+
+    async def resume(self) -> int:
+        """Go on after what an earlier process published: answers the last event's sequence (0 when there is none).
+
+        Raises Unavailable when the bus is away: without it the numbers could repeat.
+        """
+        last = await self._bus.last_event(self._run_id)
+        if last is None:
+            return 0
+        self._last_on_subject = last[0]
+        return load_events(last[1])[-1].sequence
+
+    def put(self, event: RunEvent) -> None:
+        """Send an event when its turn comes."""
+        self._waiting.append(event)
+        self._changed.set()
+
+    def close(self) -> None:
+        """No more events will come."""
+        self._closed = True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Publish until closed and empty."""
+        lingered = 0.0
+        while self._waiting or not self._closed:
+            if not self._waiting:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            chunk = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_CHUNK))]
+            payload = b"[" + b",".join(event.dump() for event in chunk) + b"]"
+            while not await self._send(payload, f"{self._run_id}:{chunk[0].sequence}"):
+                if self._lost or lingered >= LINGER:
+                    log.warning("run events were not published", run_id=self._run_id, taken_over=self._lost)
+                    return
+                await asyncio.sleep(0.5)
+                lingered += 0.5 if self._closed else 0.0
+
+    async def _send(self, payload: bytes, message_id: str) -> bool:
+        try:
+            ack = await self._bus.publish(
+                self._subject, payload, message_id=message_id, expect_last_on_subject=self._last_on_subject
+            )
+        except WrongLastSequence as error:
+            if error.actual is not None and error.actual < self._last_on_subject:
+                # The server lost the end of its stream in a crash; what it lost is in the run's last event.
+                self._last_on_subject = error.actual
+                return False
+            # Either an earlier try of this chunk arrived although its acknowledgement did not, or the run has
+            # another owner.
+            return await self._adopt(payload)
+        except Unavailable:
+            return False
+        self._last_on_subject = ack.seq
+        return True
+
+    async def _adopt(self, payload: bytes) -> bool:
+        try:
+            last = await self._bus.last_event(self._run_id)
+        except Unavailable:
+            return False
+        if last is not None and last[1] == payload:
+            self._last_on_subject = last[0]
+            return True
+        self._lost = True
+        return False

@@ -1,0 +1,379 @@
+"""SQL of agents, sessions, runs, steps and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy import Connection, RowMapping
+
+from kgents.agents.model import Agent, AgentDefinition, Limits, Output, Run, Session, ToolCall
+from kgents.store.tables import METERS, agent_versions, agents, messages, run_steps, runs, sessions
+
+
+def dump_definition(definition: AgentDefinition) -> str:
+    """The JSON text of a definition."""
+    return orjson.dumps(asdict(definition)).decode()
+
+
+def load_definition(value: str) -> AgentDefinition:
+    """The definition of its JSON text."""
+    data = orjson.loads(value)
+    return AgentDefinition(**{**data, "tools": tuple(data["tools"]), "limits": Limits(**data["limits"])})
+
+
+def _agent(row: RowMapping) -> Agent:
+    return Agent(
+        row["agent_id"],
+        row["tenant_id"],
+        row["name"],
+        row["version"],
+        load_definition(row["definition"]),
+        row["created_at"],
+        row["updated_at"],
+    )
+
+
+_AGENT = (
+    sa.select(agents, agent_versions.c.definition)
+    .join(
+        agent_versions,
+        sa.and_(agent_versions.c.agent_id == agents.c.agent_id, agent_versions.c.version == agents.c.version),
+    )
+    .where(agents.c.deleted_at.is_(None))
+)
+
+
+def insert_agent(connection: Connection, agent: Agent) -> None:
+    """Insert an agent with its first version. A name that is taken is an IntegrityError."""
+    connection.execute(
+        sa.insert(agents),
+        {
+            "agent_id": agent.agent_id,
+            "tenant_id": agent.tenant_id,
+            "name": agent.name,
+            "version": agent.version,
+            "created_at": agent.created_at,
+            "updated_at": agent.updated_at,
+        },
+    )
+    insert_version(connection, agent)
+
+
+def insert_version(connection: Connection, agent: Agent) -> None:
+    """Insert the definition of an agent's version."""
+    connection.execute(
+        sa.insert(agent_versions),
+        {
+            "tenant_id": agent.tenant_id,
+            "agent_id": agent.agent_id,
+            "version": agent.version,
+            "definition": dump_definition(agent.definition),
+            "created_at": agent.updated_at,
+        },
+    )
+
+
+def update_agent(connection: Connection, agent: Agent) -> None:
+    """Point the agent at its new version."""
+    connection.execute(
+        sa.update(agents)
+        .where(agents.c.tenant_id == agent.tenant_id, agents.c.agent_id == agent.agent_id)
+        .values(name=agent.name, version=agent.version, updated_at=agent.updated_at)
+    )
+
+
+def delete_agent(connection: Connection, tenant_id: str, agent_id: str, now: int) -> None:
+    """Mark as deleted; its runs and versions stay, since usage refers to them."""
+    connection.execute(
+        sa.update(agents)
+        .where(agents.c.tenant_id == tenant_id, agents.c.agent_id == agent_id)
+        .values(deleted_at=now, updated_at=now)
+    )
+
+
+def agent_by(connection: Connection, tenant_id: str, *, agent_id: str = "", name: str = "") -> Agent | None:
+    """The agent of this id or name at its latest version."""
+    which = agents.c.agent_id == agent_id if agent_id else agents.c.name == name
+    row = connection.execute(_AGENT.where(agents.c.tenant_id == tenant_id, which)).mappings().first()
+    return _agent(row) if row else None
+
+
+def lock_agent(connection: Connection, tenant_id: str, agent_id: str) -> None:
+    """Hold the agent's row to the end of the transaction, so that two updates make two versions."""
+    connection.execute(
+        sa.select(agents.c.agent_id)
+        .where(agents.c.tenant_id == tenant_id, agents.c.agent_id == agent_id)
+        .with_for_update()
+    )
+
+
+def list_agents(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Agent]:
+    """Agents in the order of creation, after the given id."""
+    statement = _AGENT.where(agents.c.tenant_id == tenant_id, agents.c.agent_id > after)
+    rows = connection.execute(statement.order_by(agents.c.agent_id).limit(limit)).mappings()
+    return [_agent(row) for row in rows]
+
+
+def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, limit: int) -> list[Agent]:
+    """The versions of an agent (deleted or not), oldest first."""
+    statement = (
+        sa.select(
+            agents.c.agent_id,
+            agents.c.tenant_id,
+            agents.c.name,
+            agent_versions.c.version,
+            agent_versions.c.definition,
+            agents.c.created_at,
+            agent_versions.c.created_at.label("updated_at"),
+        )
+        .join(agents, agents.c.agent_id == agent_versions.c.agent_id)
+        .where(
+            agent_versions.c.tenant_id == tenant_id,
+            agent_versions.c.agent_id == agent_id,
+            agent_versions.c.version > after,
+        )
+        .order_by(agent_versions.c.version)
+        .limit(limit)
+    )
+    return [_agent(row) for row in connection.execute(statement).mappings()]
+
+
+def definition_at(connection: Connection, tenant_id: str, agent_id: str, version: int) -> AgentDefinition:
+    """The definition that a run started with."""
+    value = connection.execute(
+        sa.select(agent_versions.c.definition).where(
+            agent_versions.c.tenant_id == tenant_id,
+            agent_versions.c.agent_id == agent_id,
+            agent_versions.c.version == version,
+        )
+    ).scalar_one()
+    return load_definition(value)
+
+
+def _session(row: RowMapping) -> Session:
+    return Session(
+        row["session_id"],
+        row["tenant_id"],
+        row["agent_id"],
+        orjson.loads(row["metadata"]),
+        row["created_at"],
+        row["updated_at"],
+    )
+
+
+def insert_session(connection: Connection, session: Session) -> None:
+    """Insert a session."""
+    connection.execute(
+        sa.insert(sessions),
+        {
+            "session_id": session.session_id,
+            "tenant_id": session.tenant_id,
+            "agent_id": session.agent_id,
+            "metadata": orjson.dumps(session.metadata).decode(),
+            "created_at": session.created_at,
+            "updated_at": session.updated_at,
+        },
+    )
+
+
+def session_by_id(connection: Connection, tenant_id: str, session_id: str) -> Session | None:
+    """The session, unless it was deleted."""
+    row = (
+        connection.execute(
+            sa.select(sessions).where(
+                sessions.c.tenant_id == tenant_id,
+                sessions.c.session_id == session_id,
+                sessions.c.deleted_at.is_(None),
+            )
+        )
+        .mappings()
+        .first()
+    )
+    return _session(row) if row else None
+
+
+def list_sessions(connection: Connection, tenant_id: str, after: str, limit: int, agent_id: str = "") -> list[Session]:
+    """Sessions in the order of creation, after the given id."""
+    statement = sa.select(sessions).where(
+        sessions.c.tenant_id == tenant_id, sessions.c.session_id > after, sessions.c.deleted_at.is_(None)
+    )
+    if agent_id:
+        statement = statement.where(sessions.c.agent_id == agent_id)
+    rows = connection.execute(statement.order_by(sessions.c.session_id).limit(limit)).mappings()
+    return [_session(row) for row in rows]
+
+
+def delete_session(connection: Connection, tenant_id: str, session_id: str, now: int) -> None:
+    """Mark the session as deleted and remove its messages' text; its runs stay, since usage refers to them."""
+    connection.execute(
+        sa.update(sessions)
+        .where(sessions.c.tenant_id == tenant_id, sessions.c.session_id == session_id)
+        .values(deleted_at=now, updated_at=now, metadata="{}")
+    )
+    connection.execute(
+        sa.delete(messages).where(messages.c.tenant_id == tenant_id, messages.c.session_id == session_id)
+    )
+    erased = sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.session_id == session_id)
+    connection.execute(sa.delete(run_steps).where(run_steps.c.tenant_id == tenant_id, run_steps.c.run_id.in_(erased)))
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.tenant_id == tenant_id, runs.c.session_id == session_id)
+        .values(input="{}", output=None)
+    )
+
+
+def erase_run(connection: Connection, tenant_id: str, run_id: str) -> None:
+    """Remove the text of one run."""
+    for table in (messages, run_steps):
+        connection.execute(sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.run_id == run_id))
+    connection.execute(
+        sa.update(runs).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id).values(input="{}", output=None)
+    )
+
+
+_RUN_COLUMNS = [column for column in runs.c if not column.name.endswith("_reserved")]
+
+
+def run_values(run: Run) -> dict[str, Any]:
+    """A run as a row."""
+    row = {
+        "run_id": run.run_id,
+        "tenant_id": run.tenant_id,
+        "agent_id": run.agent_id,
+        "agent_version": run.agent_version,
+        "session_id": run.session_id,
+        "previous_run_id": run.previous_run_id,
+        "kind": run.kind,
+        "mode": run.mode,
+        "status": run.status,
+        "input": orjson.dumps(run.input).decode(),
+        "output": dump_output(run.output),
+        "error": orjson.dumps(run.error).decode() if run.error else None,
+        "attempt": run.attempt,
+        "owner": run.owner,
+        "cancel_requested_at": run.cancel_requested_at,
+        "period": run.period,
+        "input_tokens": run.input_tokens,
+        "output_tokens": run.output_tokens,
+        "tool_calls": run.tool_calls,
+        "last_event": run.last_event,
+        "request_id": run.request_id,
+        "traceparent": run.traceparent,
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+    }
+    for meter, quantity in zip(METERS, run.reserved, strict=True):
+        row[f"{meter}_reserved"] = quantity
+    return row
+
+
+def dump_output(output: Output | None) -> str | None:
+    """The JSON text of an output."""
+    return orjson.dumps(output).decode() if output else None
+
+
+def load_run(row: RowMapping) -> Run:
+    """A run of its row."""
+    values = {column.name: row[column.name] for column in _RUN_COLUMNS}
+    values["input"] = orjson.loads(row["input"])
+    if row["output"]:
+        output = orjson.loads(row["output"])
+        calls = tuple(ToolCall(**call) for call in output["tool_calls"])
+        values["output"] = Output(output["text"], calls, output["finish_reason"])
+    values["error"] = orjson.loads(row["error"]) if row["error"] else None
+    return Run(**values, reserved=tuple(row[f"{meter}_reserved"] for meter in METERS))
+
+
+def insert_runs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert runs as `run_values` gives them."""
+    if rows:
+        connection.execute(sa.insert(runs), list(rows))
+
+
+def run_by_id(connection: Connection, tenant_id: str, run_id: str) -> Run | None:
+    """The tenant's run of this id."""
+    row = (
+        connection.execute(sa.select(runs).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id))
+        .mappings()
+        .first()
+    )
+    return load_run(row) if row else None
+
+
+def list_runs(
+    connection: Connection, tenant_id: str, after: str, limit: int, *, session_id: str = "", status: str = ""
+) -> list[Run]:
+    """Runs, newest first, before the given id."""
+    statement = sa.select(runs).where(runs.c.tenant_id == tenant_id)
+    if after:
+        statement = statement.where(runs.c.run_id < after)
+    if session_id:
+        statement = statement.where(runs.c.session_id == session_id)
+    if status:
+        statement = statement.where(runs.c.status == status)
+    rows = connection.execute(statement.order_by(runs.c.run_id.desc()).limit(limit)).mappings()
+    return [load_run(row) for row in rows]
+
+
+def busy_sessions(connection: Connection, session_ids: Iterable[str]) -> set[str]:
+    """Those of the sessions that have a run which is not finished."""
+    wanted = list(session_ids)
+    statement = sa.select(runs.c.session_id).where(
+        runs.c.session_id.in_(wanted), runs.c.status.in_(["queued", "running"])
+    )
+    return set(connection.execute(statement).scalars())
+
+
+def live_sessions(connection: Connection, session_ids: Iterable[str]) -> set[tuple[str, str]]:
+    """Those of the sessions that are there, as (tenant id, session id)."""
+    statement = sa.select(sessions.c.tenant_id, sessions.c.session_id).where(
+        sessions.c.session_id.in_(list(session_ids)), sessions.c.deleted_at.is_(None)
+    )
+    return {(row[0], row[1]) for row in connection.execute(statement)}
+
+
+def steps_of(connection: Connection, tenant_id: str, run_id: str) -> list[str]:
+    """The recorded messages of a run's steps, in order, as JSON text."""
+    return list(
+        connection.execute(
+            sa.select(run_steps.c.message)
+            .where(run_steps.c.tenant_id == tenant_id, run_steps.c.run_id == run_id)
+            .order_by(run_steps.c.step)
+        ).scalars()
+    )
+
+
+def session_messages(connection: Connection, tenant_id: str, session_id: str) -> list[RowMapping]:
+    """A session's messages in order: rows of run_id, position, message (JSON text) and created_at."""
+    statement = (
+        sa.select(messages.c.run_id, messages.c.position, messages.c.message, messages.c.created_at)
+        .where(messages.c.tenant_id == tenant_id, messages.c.session_id == session_id)
+        .order_by(messages.c.run_id, messages.c.position)
+    )
+    return list(connection.execute(statement).mappings())
+
+
+def chain_messages(connection: Connection, tenant_id: str, run_id: str) -> list[str]:
+    """The messages of a run and of the runs that it follows on (`previous_run_id`), oldest first, as JSON text."""
+    chain = (
+        sa.select(runs.c.run_id, runs.c.previous_run_id, sa.literal(0).label("depth"))
+        .where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
+        .cte("chain", recursive=True)
+    )
+    chain = chain.union_all(
+        sa.select(runs.c.run_id, runs.c.previous_run_id, chain.c.depth + 1)
+        .join(chain, runs.c.run_id == chain.c.previous_run_id)
+        .where(runs.c.tenant_id == tenant_id, chain.c.depth < 1000)
+    )
+    statement = (
+        sa.select(messages.c.message)
+        .join(chain, messages.c.run_id == chain.c.run_id)
+        .where(messages.c.tenant_id == tenant_id)
+        .order_by(chain.c.depth.desc(), messages.c.position)
+    )
+    return list(connection.execute(statement).scalars())

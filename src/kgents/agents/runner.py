@@ -1,0 +1,372 @@
+"""The runner: model, tools, model, until there is an answer; each step recorded before the next one starts.
+
+It is short because everything that can go wrong with a process is handled by the record: a run that was recorded up to
+a step can be continued from there by any process (see executor.py), under the same usage event ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Protocol
+
+import orjson
+from jsonschema import Draft202012Validator
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+from pydantic_ai.models import ModelRequestParameters, StreamedResponse
+
+from kgents.agents.conversation import dump_message, output_of, output_schema
+from kgents.agents.events import EventType
+from kgents.agents.ledger_ops import Finish, Recorded, StepRecord
+from kgents.agents.model import Output, Run, RunStatus
+from kgents.agents.models.registry import translate
+from kgents.agents.models.tokens import count_messages, count_tokens
+from kgents.agents.prepare import Planner, Work
+from kgents.agents.runs import problem_of
+from kgents.agents.tools.toolbox import Toolbox
+from kgents.clock import Clock
+from kgents.config import Settings
+from kgents.errors import KgentsError, ModelFailed, ModelTimeout
+from kgents.telemetry import traces
+from kgents.telemetry.metrics import Metrics
+from kgents.usage.model import NOTHING, Amounts
+
+OUTPUT_RETRIES = 2
+
+
+class Outlet(Protocol):
+    """Where a run's events go."""
+
+    def emit(self, type_: EventType, data: dict[str, Any]) -> None:
+        """Number an event and send it on."""
+        ...
+
+    def next_sequence(self) -> int:
+        """The number that the next event will get."""
+        ...
+
+    async def room(self) -> None:
+        """Wait for a client that does not keep up, within bounds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every run of a process shares."""
+
+    settings: Settings
+    clock: Clock
+    planner: Planner
+    metrics: Metrics
+    record: Callable[[StepRecord], asyncio.Future[Recorded]]
+
+
+class RunTask:
+    """One run being carried out by this process."""
+
+    def __init__(self, shared: Tools, work: Work, outlet: Outlet, *, stream: bool) -> None:
+        self._shared = shared
+        self._work = work
+        self._outlet = outlet
+        self._stream = stream
+        self._calling = False
+        self._text: list[str] = []
+        self._streamed: StreamedResponse | None = None
+        run = work.run
+        self.finished: Finish | None = None
+        self.used = Amounts(0, run.input_tokens, run.output_tokens, run.tool_calls)
+
+    async def execute(self) -> Finish:
+        """Carry the run to its end and record it; answers how it ended.
+
+        What a model or a tool does wrong ends the run as `failed`; it is not raised. Raises Unavailable when a step
+        can't be recorded, and Conflict (`run-taken-over`) when another process has the run. When the task is
+        cancelled nothing is recorded: the canceller knows why, and calls `abandon` or hands the run over.
+        """
+        timeout = self._work.definition.limits.timeout_seconds
+        failure: KgentsError
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._steps()
+        except TimeoutError:
+            failure = ModelTimeout(
+                f"The run did not end within its {timeout} s. Raise the agent's "
+                "limits.timeout_seconds, or ask for less."
+            )
+        except KgentsError as error:
+            if error.status == 503 or error.code == "run-taken-over":
+                raise
+            failure = error
+        return await self.abandon("failed", failure)
+
+    async def abandon(self, status: RunStatus, error: KgentsError | None) -> Finish:
+        """Record the end of a run that is not going to answer, with the usage of the model call that was cut off.
+
+        A run whose end was recorded meanwhile keeps that end.
+        """
+        if self.finished:
+            self._emit_end(self.finished)
+            return self.finished
+        text = "".join(self._text)
+        used = self._cut_off(text) if self._calling else NOTHING
+        finish = Finish(
+            status=status,
+            output=Output(text, (), "cancelled") if text else None,
+            error=problem_of(error) if error else None,
+            last_event=self._outlet.next_sequence(),
+        )
+        await self._record(used=used, finish=finish, estimated=self._calling)
+        self._emit_end(finish)
+        return finish
+
+    async def _steps(self) -> Finish:
+        work = self._work
+        async with Toolbox.open(
+            work.definition.tools, settings=self._shared.settings, clock=self._shared.clock
+        ) as toolbox:
+            parameters = work.parameters(toolbox.definitions)
+            pending = self._pending()
+            retries = 0
+            while True:
+                if pending:
+                    await self._call_tools(toolbox, pending)
+                response, used = await self._call_model(parameters)
+                output = output_of(response, work.callers_tools)
+                pending = [] if output.tool_calls else self._server_calls(response)
+                if not pending:
+                    complaint = self._complaint(output)
+                    if complaint is None:
+                        return await self._finish(response, output, used)
+                    retries += 1
+                    await self._retry(response, used, complaint, retries)
+                else:
+                    await self._keep(response, used, Amounts(tool_calls=len(pending)))
+                if self._model_steps() >= work.definition.limits.max_steps:
+                    raise ModelFailed(
+                        f"The run took its {work.definition.limits.max_steps} steps without an answer. Raise the "
+                        "agent's limits.max_steps, or simplify its task.",
+                        code="max-steps",
+                    )
+
+    def _pending(self) -> list[ToolCallPart]:
+        """The tool calls that a run, continued from its record, has still to make."""
+        last = self._work.history[-1]
+        return self._server_calls(last) if isinstance(last, ModelResponse) and self._work.step else []
+
+    def _server_calls(self, response: ModelResponse) -> list[ToolCallPart]:
+        return [
+            part
+            for part in response.parts
+            if isinstance(part, ToolCallPart) and part.tool_name not in self._work.callers_tools
+        ]
+
+    def _model_steps(self) -> int:
+        return sum(isinstance(message, ModelResponse) for message in self._work.history[-self._work.step :])
+
+    async def _call_model(self, parameters: ModelRequestParameters) -> tuple[ModelResponse, Amounts]:
+        work = self._work
+        self._calling, self._text, self._streamed = True, [], None
+        started = perf_counter()
+        with traces.model_call(work.definition.model) as call:
+            try:
+                if self._stream:
+                    response = await self._call_streaming(parameters)
+                else:
+                    response = await work.model.request(work.history, work.settings, parameters)
+            except Exception as error:
+                # A call that failed before its first word was not answered, and providers don't charge for it.
+                self._calling = bool(self._text)
+                raise translate(error) from error
+            usage = response.usage
+            call.used(usage.input_tokens, usage.output_tokens)
+        self._shared.metrics.model_request(work.definition.model, perf_counter() - started)
+        used = Amounts(int(work.step == 0), usage.input_tokens, usage.output_tokens)
+        if not usage.has_values():
+            used = self._cut_off("".join(part.content for part in response.parts if isinstance(part, TextPart)))
+        return response, used
+
+    async def _call_streaming(self, parameters: ModelRequestParameters) -> ModelResponse:
+        work = self._work
+        async with work.model.request_stream(work.history, work.settings, parameters) as stream:
+            self._streamed = stream
+            async for event in stream:
+                if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                    text = event.delta.content_delta
+                elif isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                    text = event.part.content
+                else:
+                    continue
+                if text:
+                    self._text.append(text)
+                    self._outlet.emit("text.delta", {"text": text})
+                    await self._outlet.room()
+            return stream.get()
+
+    def _cut_off(self, text: str) -> Amounts:
+        """The usage of a call whose usage the model did not report: what it did report so far, or else a count."""
+        usage = self._streamed.usage if self._streamed else None
+        return Amounts(
+            int(self._work.step == 0),
+            max(usage.input_tokens if usage else 0, count_messages(self._work.history)),
+            max(usage.output_tokens if usage else 0, count_tokens(text)),
+        )
+
+    async def _call_tools(self, toolbox: Toolbox, calls: Sequence[ToolCallPart]) -> None:
+        parts: list[ToolReturnPart] = []
+        for call in calls:
+            with traces.tool_call(call.tool_name):
+                result = await toolbox.call(call.tool_name, call.args_as_dict(raise_if_invalid=False))
+            self._shared.metrics.tool_call(toolbox.kind_of(call.tool_name))
+            parts.append(ToolReturnPart(call.tool_name, result, call.tool_call_id))
+            self._outlet.emit("tool.result", {"id": call.tool_call_id, "name": call.tool_name, "result": result})
+        message = ModelRequest(parts=parts)
+        self._work.history.append(message)
+        worst = self._shared.planner.worst_case(self._work, toolbox.definitions, first=False)
+        await self._record_step(message, Amounts(tool_calls=len(calls)), worst)
+
+    async def _keep(self, response: ModelResponse, used: Amounts, reserve: Amounts) -> None:
+        """Record a response that is not the answer."""
+        self._work.history.append(response)
+        await self._record_step(response, used, reserve)
+        self._outlet.emit(
+            "step.completed",
+            {
+                "step": self._work.step,
+                "tool_calls": [
+                    {"id": call.tool_call_id, "name": call.tool_name, "arguments": call.args_as_json_str()}
+                    for call in self._server_calls(response)
+                ],
+            },
+        )
+
+    async def _retry(self, response: ModelResponse, used: Amounts, complaint: str, retries: int) -> None:
+        if retries > OUTPUT_RETRIES:
+            await self._keep(response, used, NOTHING)
+            raise ModelFailed(
+                f"The model's answer did not match the JSON schema in {retries} tries: {complaint}",
+                code="output-invalid",
+            )
+        await self._keep(response, used, NOTHING)
+        request = ModelRequest(parts=[UserPromptPart(f"That does not match the JSON schema: {complaint}. Try again.")])
+        self._work.history.append(request)
+        await self._record_step(request, NOTHING, self._shared.planner.worst_case(self._work, first=False))
+
+    def _complaint(self, output: Output) -> str | None:
+        """What is wrong with an answer that has to match a schema, or None."""
+        schema = output_schema(self._work.definition, self._work.overrides)
+        if schema is None or output.tool_calls or output.finish_reason == "length":
+            return None
+        try:
+            value = orjson.loads(output.text)
+        except orjson.JSONDecodeError:
+            return "it is not JSON"
+        error = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
+        return f"at {error.json_path}, {error.validator} is not met" if error else None
+
+    async def _record_step(self, message: ModelMessage, used: Amounts, reserve: Amounts) -> None:
+        recorded = await self._record(used=used, reserve=reserve, message=dump_message(message))
+        if recorded.refusal:
+            raise recorded.refusal
+
+    async def _finish(self, response: ModelResponse, output: Output, used: Amounts) -> Finish:
+        work = self._work
+        work.history.append(response)
+        keep = work.run.kind != "chat.completion" and work.overrides.store
+        finish = Finish(
+            status="completed",
+            output=output,
+            last_event=self._outlet.next_sequence(),
+            messages=[dump_message(message) for message in work.history[work.new_from :]] if keep else (),
+        )
+        await self._record(used=used, finish=finish)
+        self._emit_end(finish)
+        return finish
+
+    async def _record(self, *, used: Amounts, estimated: bool = False, **values: Any) -> Recorded:
+        run = self._work.run
+        future = self._shared.record(
+            StepRecord(
+                run_id=run.run_id,
+                tenant_id=run.tenant_id,
+                attempt=run.attempt,
+                agent_id=run.agent_id,
+                model=self._work.definition.model,
+                step=self._work.step,
+                now=self._shared.clock.now(),
+                used=used,
+                estimated=estimated,
+                **values,
+            )
+        )
+        try:
+            recorded = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The record may be on its way to disk: only its outcome says what is left to record.
+            await asyncio.wait([future])
+            future.result()
+            self._recorded(used, values.get("finish"))
+            raise
+        self._recorded(used, values.get("finish"))
+        return recorded
+
+    def _recorded(self, used: Amounts, finish: Finish | None) -> None:
+        self._calling, self._text = False, []
+        self.used = self.used.plus(used)
+        self.finished = finish
+        self._work.step += 1
+        self._shared.metrics.tokens(used.input_tokens, used.output_tokens)
+
+    def _emit_end(self, finish: Finish) -> None:
+        self._outlet.emit(*end_event(finish.status, finish.output, finish.error, self.used))
+
+
+def end_event(
+    status: str, output: Output | None, error: dict[str, Any] | None, used: Amounts
+) -> tuple[EventType, dict[str, Any]]:
+    """The type and data of a run's last event: the same whether it is sent by the runner or made from the record."""
+    types: dict[str, EventType] = {
+        "completed": "run.completed",
+        "failed": "run.failed",
+        "cancelled": "run.cancelled",
+    }
+    return types[status], {
+        "status": status,
+        "output": output_document(output),
+        "error": error,
+        "usage": {
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "tool_calls": used.tool_calls,
+        },
+    }
+
+
+def end_event_of(run: Run) -> tuple[EventType, dict[str, Any]]:
+    """The last event of a finished run, from its record."""
+    return end_event(run.status, run.output, run.error, Amounts(0, run.input_tokens, run.output_tokens, run.tool_calls))
+
+
+def output_document(output: Output | None) -> dict[str, Any] | None:
+    """An output as the API shows it."""
+    if output is None:
+        return None
+    return {
+        "text": output.text,
+        "tool_calls": [
+            {"id": call.call_id, "name": call.name, "arguments": call.arguments} for call in output.tool_calls
+        ],
+        "finish_reason": output.finish_reason,
+    }

@@ -1,0 +1,226 @@
+"""Runs as recorded: reading them, asking for their end, claiming, queueing again, and finding those left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from kgents.agents import repository
+from kgents.agents.ledger_ops import Finish, RecordStep, StepRecord, queue_row
+from kgents.agents.model import AgentDefinition, Run
+from kgents.clock import SECOND
+from kgents.errors import Conflict, KgentsError, ModelFailed, NotFound
+from kgents.store import outbox
+from kgents.store.tables import processes, runs
+
+MAX_ATTEMPTS = 20
+
+
+def problem_of(error: KgentsError) -> dict[str, Any]:
+    """An error as a run records it."""
+    return {"code": error.code, "title": error.title, "detail": error.detail, "status": error.status, **error.extra}
+
+
+def get(connection: Connection, tenant_id: str, run_id: str) -> Run:
+    """The tenant's run. Raises NotFound."""
+    run = repository.run_by_id(connection, tenant_id, run_id)
+    if run is None:
+        raise NotFound(f"There is no run {run_id!r}. List yours with GET /v1/runs.")
+    return run
+
+
+def request_cancel(connection: Connection, tenant_id: str, run_id: str, now: int, *, source: str) -> Run:
+    """Ask for the end of a run: one that is queued is cancelled at once, a running one by the process that has it.
+
+    Asking again changes nothing. Raises NotFound, and Conflict when the run has ended otherwise.
+    """
+    connection.execute(
+        sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id).with_for_update()
+    )
+    run = get(connection, tenant_id, run_id)
+    if run.status in ("completed", "failed"):
+        raise Conflict(f"Run {run_id} has already {run.status}.", code="run-finished")
+    if run.status == "cancelled":
+        return run
+    if run.status == "queued":
+        end(connection, run, Finish("cancelled"), now, source=source)
+        return get(connection, tenant_id, run_id)
+    if run.cancel_requested_at is None:
+        connection.execute(
+            sa.update(runs)
+            .where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
+            .values(cancel_requested_at=now)
+        )
+    return replace(run, cancel_requested_at=run.cancel_requested_at or now)
+
+
+def end(connection: Connection, run: Run, finish: Finish, now: int, *, source: str) -> None:
+    """Record the end of a run that nobody carries out, and release what it had reserved."""
+    connection.execute(
+        sa.update(runs).where(runs.c.tenant_id == run.tenant_id, runs.c.run_id == run.run_id).values(status="running")
+    )
+    record = StepRecord(
+        run_id=run.run_id,
+        tenant_id=run.tenant_id,
+        attempt=run.attempt,
+        agent_id=run.agent_id,
+        model="",
+        step=len(repository.steps_of(connection, run.tenant_id, run.run_id)),
+        now=now,
+        finish=finish,
+    )
+    RecordStep(source).apply(connection, [record])
+
+
+def erase(connection: Connection, run: Run) -> None:
+    """Delete what a finished run was asked and what it said; its usage stays. Raises Conflict while it is running."""
+    if not run.finished:
+        raise Conflict(f"Run {run.run_id} is not finished. Wait for it or cancel it first.", code="run-not-finished")
+    repository.erase_run(connection, run.tenant_id, run.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that a worker may carry out, with what it needs: the run's own steps so far and its session's messages."""
+
+    run: Run
+    definition: AgentDefinition
+    earlier: Sequence[str]
+    steps: Sequence[str]
+
+
+def claim(connection: Connection, tenant_id: str, run_id: str, instance: str, now: int, *, source: str) -> Claim | str:
+    """Take a run for this process instance, at the next attempt. Otherwise says why not: `gone`, `finished`, or `busy`
+    (another process that is alive has it). A run that has been tried too often ends as failed.
+    """
+    connection.execute(
+        sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id).with_for_update()
+    )
+    run = repository.run_by_id(connection, tenant_id, run_id)
+    if run is None:
+        return "gone"
+    if run.finished:
+        return "finished"
+    if run.status == "running" and run.owner not in (None, instance) and is_alive(connection, run.owner or "", now):
+        return "busy"
+    if run.cancel_requested_at is not None:
+        end(connection, run, Finish("cancelled"), now, source=source)
+        return "finished"
+    if run.attempt >= MAX_ATTEMPTS:
+        error = ModelFailed(
+            f"The run was started {run.attempt} times and its process ended each time. It is not tried again.",
+            code="too-many-attempts",
+        )
+        end(connection, run, Finish("failed", error=problem_of(error)), now, source=source)
+        return "finished"
+    claimed = replace(run, status="running", attempt=run.attempt + 1, owner=instance, started_at=run.started_at or now)
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
+        .values(status="running", attempt=claimed.attempt, owner=instance, started_at=claimed.started_at)
+    )
+    return Claim(
+        claimed,
+        repository.definition_at(connection, tenant_id, run.agent_id, run.agent_version),
+        _earlier(connection, run),
+        repository.steps_of(connection, tenant_id, run_id),
+    )
+
+
+def earlier_of_session(connection: Connection, tenant_id: str, session_id: str) -> list[str]:
+    """What was said in a session, as JSON texts of messages."""
+    return [row["message"] for row in repository.session_messages(connection, tenant_id, session_id)]
+
+
+def earlier_of_chain(connection: Connection, tenant_id: str, run_id: str) -> list[str]:
+    """What was said in a run and in those that it follows on, as JSON texts of messages."""
+    return repository.chain_messages(connection, tenant_id, run_id)
+
+
+def _earlier(connection: Connection, run: Run) -> list[str]:
+    if run.session_id:
+        return earlier_of_session(connection, run.tenant_id, run.session_id)
+    if run.previous_run_id:
+        return earlier_of_chain(connection, run.tenant_id, run.previous_run_id)
+    return []
+
+
+def requeue(connection: Connection, run: Run, now: int) -> bool:
+    """Give a run back to the queue, if it is still the given attempt's. Answers whether it was."""
+    done = connection.execute(
+        sa.update(runs)
+        .where(
+            runs.c.tenant_id == run.tenant_id,
+            runs.c.run_id == run.run_id,
+            runs.c.attempt == run.attempt,
+            runs.c.status == "running",
+        )
+        .values(status="queued", owner=None)
+        .returning(runs.c.run_id)
+    ).first()
+    if done is None:
+        return False
+    outbox.add_many(connection, [queue_row(run.tenant_id, run.run_id, run.attempt, now)])
+    return True
+
+
+# A process is taken for dead when its heartbeat is older than this. Heartbeats come every LEASE / 4 seconds.
+LEASE = 8.0
+
+
+def heartbeat(connection: Connection, name: str, instance: str, kind: str, now: int) -> None:
+    """Say that this process instance is alive. An earlier instance of the same name is gone from then on."""
+    updated = connection.execute(
+        sa.update(processes).where(processes.c.name == name).values(instance=instance, kind=kind, heartbeat_at=now)
+    )
+    if updated.rowcount == 0:
+        connection.execute(
+            sa.insert(processes),
+            {"name": name, "instance": instance, "kind": kind, "heartbeat_at": now},
+        )
+
+
+def leave(connection: Connection, instance: str) -> None:
+    """Say that this process instance has ended."""
+    connection.execute(sa.delete(processes).where(processes.c.instance == instance))
+
+
+def is_alive(connection: Connection, instance: str, now: int) -> bool:
+    """Whether the instance's heartbeat is fresh."""
+    beat = connection.execute(
+        sa.select(processes.c.heartbeat_at).where(processes.c.instance == instance)
+    ).scalar_one_or_none()
+    return beat is not None and beat > now - round(LEASE * SECOND)
+
+
+def orphans(connection: Connection, now: int, limit: int) -> list[Run]:
+    """Running runs whose process is gone, oldest first."""
+    alive = sa.select(processes.c.instance).where(processes.c.heartbeat_at > now - round(LEASE * SECOND))
+    statement = (
+        sa.select(runs)
+        .where(runs.c.status == "running", runs.c.owner.not_in(alive))
+        .order_by(runs.c.run_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [repository.load_run(row) for row in connection.execute(statement).mappings()]
+
+
+def forget_processes(connection: Connection, now: int) -> None:
+    """Drop the records of processes that have been silent for an hour."""
+    connection.execute(sa.delete(processes).where(processes.c.heartbeat_at < now - 3600 * SECOND))
+
+
+def to_cancel(connection: Connection, instance: str) -> list[str]:
+    """The runs of this instance whose end was asked for."""
+    return list(
+        connection.execute(
+            sa.select(runs.c.run_id).where(
+                runs.c.owner == instance, runs.c.status == "running", runs.c.cancel_requested_at.is_not(None)
+            )
+        ).scalars()
+    )

@@ -1,0 +1,110 @@
+"""Agents and sessions: decisions about their definitions and their lives."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from kgents.agents import repository
+from kgents.agents.ledger_ops import no_session
+from kgents.agents.model import Agent, AgentDefinition, Session
+from kgents.errors import Conflict, NotFound
+from kgents.ids import is_id, new_id
+from kgents.store import changes
+
+
+def create_agent(connection: Connection, tenant_id: str, name: str, definition: AgentDefinition, now: int) -> Agent:
+    """A new agent at version 1. Raises Conflict when the tenant has an agent of this name."""
+    agent = Agent(new_id("agt"), tenant_id, name, 1, definition, now, now)
+    _save(connection, agent, lambda: repository.insert_agent(connection, agent))
+    changes.announce(connection, tenant_id, "agent", name, now)
+    return agent
+
+
+def _save(connection: Connection, agent: Agent, write: object) -> None:
+    assert callable(write)
+    try:
+        with connection.begin_nested():
+            write()
+    except IntegrityError as error:
+        raise Conflict(
+            f"There is already an agent named {agent.name!r}. Choose another name, or update that agent.",
+            code="agent-name-taken",
+        ) from error
+
+
+def get_agent(connection: Connection, tenant_id: str, agent: str) -> Agent:
+    """The tenant's agent by id or by name. Raises NotFound."""
+    found = (
+        repository.agent_by(connection, tenant_id, agent_id=agent)
+        if is_id(agent, "agt")
+        else repository.agent_by(connection, tenant_id, name=agent)
+    )
+    if found is None:
+        raise NotFound(
+            f"There is no agent {agent!r}. List yours with GET /v1/agents, or create it with POST /v1/agents.",
+            code="agent-not-found",
+        )
+    return found
+
+
+def update_agent(
+    connection: Connection, tenant_id: str, agent: str, name: str | None, definition: AgentDefinition | None, now: int
+) -> Agent:
+    """The agent with a new name, or at a new version with a new definition. Runs keep the version they started with."""
+    found = get_agent(connection, tenant_id, agent)
+    repository.lock_agent(connection, tenant_id, found.agent_id)
+    found = get_agent(connection, tenant_id, found.agent_id)
+    changed = definition is not None and definition != found.definition
+    updated = Agent(
+        found.agent_id,
+        tenant_id,
+        name or found.name,
+        found.version + int(changed),
+        definition if changed and definition else found.definition,
+        found.created_at,
+        now,
+    )
+    if changed:
+        repository.insert_version(connection, updated)
+    _save(connection, updated, lambda: repository.update_agent(connection, updated))
+    for stale in {found.name, updated.name, found.agent_id}:
+        changes.announce(connection, tenant_id, "agent", stale, now)
+    return updated
+
+
+def delete_agent(connection: Connection, tenant_id: str, agent: str, now: int) -> Agent:
+    """Delete the agent; its name is free again. Runs that have started end as they would. Raises NotFound."""
+    found = get_agent(connection, tenant_id, agent)
+    repository.delete_agent(connection, tenant_id, found.agent_id, now)
+    for stale in (found.name, found.agent_id):
+        changes.announce(connection, tenant_id, "agent", stale, now)
+    return found
+
+
+def create_session(connection: Connection, tenant_id: str, agent: str, metadata: dict[str, str], now: int) -> Session:
+    """A new, empty session with an agent. Raises NotFound when there is no such agent."""
+    found = get_agent(connection, tenant_id, agent)
+    session = Session(new_id("ses"), tenant_id, found.agent_id, metadata, now, now)
+    repository.insert_session(connection, session)
+    return session
+
+
+def get_session(connection: Connection, tenant_id: str, session_id: str) -> Session:
+    """The tenant's session. Raises NotFound."""
+    session = repository.session_by_id(connection, tenant_id, session_id)
+    if session is None:
+        raise no_session(session_id)
+    return session
+
+
+def delete_session(connection: Connection, tenant_id: str, session_id: str, now: int) -> Session:
+    """Delete the session with its messages. Raises NotFound, and Conflict while it has a run that is not finished."""
+    session = get_session(connection, tenant_id, session_id)
+    if repository.busy_sessions(connection, [session_id]):
+        raise Conflict(
+            f"Session {session_id} has a run that is not finished. Wait for it or cancel it first.",
+            code="session-busy",
+        )
+    repository.delete_session(connection, tenant_id, session_id, now)
+    return session

@@ -1,0 +1,112 @@
+"""The HTTP API as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from kgents import __version__
+from kgents.api import problems
+from kgents.api.edge import Edge
+from kgents.api.routes import agents, api_keys, audit, chat, health, models, responses, runs, sessions, tenants, usage
+from kgents.api.services import Services
+from kgents.errors import KgentsError
+
+DESCRIPTION = """
+Serve AI agents to many tenants, with every token and run metered.
+
+Authenticate with `Authorization: Bearer kg_...`. Errors are RFC 9457 problem documents with a stable `type`; the
+OpenAI-compatible routes answer in OpenAI's own error shape. Every POST takes an `Idempotency-Key`. Lists are paged
+with `limit` and `after`.
+"""
+
+ROUTERS = (agents, sessions, runs, chat, responses, models, usage, api_keys, tenants, audit, health)
+
+
+def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The application: routes, error shapes, and the edge around them; with the console's pages."""
+    app = FastAPI(
+        title="kgents",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.services = services
+    for module in ROUTERS:
+        app.include_router(module.router)
+    app.router.routes.extend(pages)
+    app.add_exception_handler(KgentsError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
+    return Edge(app, services)
+
+
+def _respond(request: Request, error: KgentsError) -> Response:
+    return problems.respond(error, request.url.path, request.headers.get("x-request-id", ""))
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, KgentsError)
+    return _respond(request, error)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _respond(request, problems.of_validation(error))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _respond(request, problems.of_http(error, request.url.path))
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI 3.1 document, with what FastAPI can't know: the key, the media type of problems, common headers."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    app.openapi_schema = None
+    document = FastAPI.openapi(app)
+    document["components"].setdefault("securitySchemes", {})["apiKey"] = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, kg_<id>_<secret>.",
+    }
+    document["components"]["schemas"].pop("HTTPValidationError", None)
+    document["components"]["schemas"].pop("ValidationError", None)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if path.startswith("/v1/"):
+                operation["security"] = [{"apiKey": []}]
+            if method == "post":
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+            _describe_problems(path, operation["responses"])
+    return document
+
+
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Makes a retry safe: the same key and request is done once, and answered the same for 24 hours.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+
+
+def _describe_problems(path: str, responses: dict[str, Any]) -> None:
+    responses.pop("422", None)
+    if problems.is_openai(path):
+        return
+    for status in ("4XX", "5XX"):
+        content = responses.get(status, {}).get("content", {})
+        if "application/json" in content:
+            content["application/problem+json"] = content.pop("application/json")

@@ -1,0 +1,241 @@
+"""The outermost layer of the API: what happens to every request before and after its route.
+
+In this order, so that the cheapest refusals come first and nothing is parsed for a caller who is not let in: request
+id and trace, API key, rate limit, body size, JSON depth; then the route; then headers, metrics and one log line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from time import perf_counter
+from typing import Any
+
+import structlog
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kgents.api.call import CALL, Call, idempotency_of
+from kgents.api.problems import respond
+from kgents.api.services import Services
+from kgents.errors import InvalidRequest, KgentsError, RateLimited, TooLarge, Unauthenticated
+from kgents.ids import new_id
+from kgents.telemetry import logs, traces
+
+log = structlog.get_logger("kgents.api")
+
+BODY_TIMEOUT = 30.0  # seconds for a client to send its body
+_REQUEST_ID = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class Internal(KgentsError):
+    """What a client sees of an error that is our own fault."""
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await _Exchange(self._app, self._services, scope, receive, send).run()
+
+
+class _Exchange:
+    """One request and its response."""
+
+    def __init__(self, app: ASGIApp, services: Services, scope: Scope, receive: Receive, send: Send) -> None:
+        self._app = app
+        self._services = services
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._extra: list[tuple[bytes, bytes]] = []
+        self._status = 0
+        self._path: str = scope["path"]
+        given = self._headers.get(b"x-request-id", b"")
+        self._request_id = given.decode() if _REQUEST_ID.match(given) else new_id("req")
+
+    async def run(self) -> None:
+        metrics = self._services.metrics
+        started = perf_counter()
+        metrics.request_started()
+        traceparent = self._headers.get(b"traceparent")
+        with (
+            logs.bound(request_id=self._request_id),
+            traces.server_span(self._scope["method"], traceparent.decode("latin-1") if traceparent else None),
+        ):
+            try:
+                await self._guarded()
+            finally:
+                elapsed = perf_counter() - started
+                route = getattr(self._scope.get("route"), "path", "unmatched")
+                metrics.request_ended(route, self._scope["method"], self._status or 499, elapsed)
+                log.info(
+                    "request",
+                    method=self._scope["method"],
+                    route=route,
+                    status=self._status or 499,
+                    duration_ms=round(elapsed * 1000, 2),
+                )
+
+    async def _guarded(self) -> None:
+        try:
+            await self._app(self._scope, await self._admitted(), self._sent)
+        except KgentsError as error:
+            await self._refuse(error)
+        except Exception as error:
+            log.exception("unhandled error", exc_info=error)
+            if self._status:
+                raise  # the response has begun: only cutting the connection tells the client
+            await self._refuse(
+                Internal(
+                    "An error on our side; it is logged under this request's id. Trying again may help.",
+                    code="internal",
+                )
+            )
+
+    async def _refuse(self, error: KgentsError) -> None:
+        response: Response = respond(error, self._path, self._request_id)
+        await response(self._scope, self._receive, self._sent)
+
+    async def _sent(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = [*message["headers"], (b"x-request-id", self._request_id.encode()), *self._extra]
+            present = {name.lower() for name, _ in message["headers"]}
+            headers += [pair for pair in _SECURITY if pair[0] not in present]
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def _admitted(self) -> Receive:
+        """Let the request in, or raise why not; answers a `receive` that gives the body that was read."""
+        if b"%00" in (self._scope.get("raw_path") or b"") or b"%00" in self._scope["query_string"]:
+            raise InvalidRequest("A path or query can't hold a NUL byte.", code="nul-byte")
+        if not self._path.startswith("/v1/"):
+            return self._receive
+        services = self._services
+        principal = await self._authenticate()
+        logs.bind(tenant_id=principal.tenant_id)
+        await self._limit(principal)
+        body = await self._body()
+        self._scope[CALL] = Call(
+            services,
+            principal,
+            self._request_id,
+            (self._scope.get("client") or ("",))[0],
+            traces.current_traceparent(),
+            idempotency_of(
+                self._scope,
+                self._headers.get(b"idempotency-key") if self._scope["method"] == "POST" else None,
+                body,
+                services.clock.now(),
+                services.settings.idempotency_ttl,
+            ),
+            self._extra,
+        )
+        return self._replay(body)
+
+    async def _authenticate(self) -> Any:
+        scheme, _, token = self._headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
+            raise Unauthenticated(
+                "Send your API key as 'Authorization: Bearer kg_...'.",
+                headers={"WWW-Authenticate": 'Bearer realm="kgents"'},
+            )
+        text = token.strip().decode("latin-1")
+        authenticator = self._services.authenticator
+        return authenticator.cached(text) or await authenticator.authenticate(text)
+
+    async def _limit(self, principal: Any) -> None:
+        decision = await self._services.limits.request(principal)
+        self._extra = decision.headers
+        if not decision.allowed:
+            self._services.metrics.rate_limited(decision.kind)
+            raise RateLimited(
+                f"The tenant's rate limit of {decision.limit} {decision.kind} a minute is reached. "
+                f"Try again in {decision.retry_after} s.",
+                headers={"Retry-After": str(decision.retry_after)},
+                limit=decision.limit,
+                kind=decision.kind,
+            )
+
+    async def _body(self) -> bytes:
+        limit = self._services.settings.max_body_bytes
+        declared = self._headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            raise too_large(limit)
+        if not declared and b"transfer-encoding" not in self._headers:
+            return b""
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise InvalidRequest("The client went away before its request was complete.")
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > limit:
+                        raise too_large(limit)
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            raise InvalidRequest(
+                f"The body did not arrive within {BODY_TIMEOUT:.0f} s.",
+                code="body-timeout",
+                headers={"Connection": "close"},
+            ) from None
+        body = b"".join(chunks)
+        check_depth(body, self._services.settings.max_json_depth)
+        return body
+
+    def _replay(self, body: bytes) -> Receive:
+        given = False
+
+        async def receive() -> Message:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await self._receive()
+
+        return receive
+
+
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a body over the limit; the rest of it is not read."""
+    return TooLarge(
+        f"The request body is over the limit of {limit} bytes. Send less, or split the request.",
+        headers={"Connection": "close"},
+        limit=limit,
+    )
+
+
+def check_depth(body: bytes, limit: int) -> None:
+    """Raise InvalidRequest when JSON nests deeper than `limit`. Linear in the body, and free for flat bodies."""
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return
+    depth = 0
+    for match in _STRUCTURE.finditer(body):
+        mark = match[0]
+        if mark in b"[{":
+            depth += 1
+            if depth > limit:
+                raise InvalidRequest(f"The JSON nests deeper than {limit} levels.", code="too-deep")
+        elif mark in b"]}":
+            depth -= 1

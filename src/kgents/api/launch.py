@@ -1,0 +1,152 @@
+"""Starting a run for an HTTP request: the one path of the native and the OpenAI-compatible routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic_ai.messages import ModelMessage
+from sqlalchemy import Connection
+
+from kgents.agents import runs, service, signals
+from kgents.agents.conversation import load_message
+from kgents.agents.events import Channel
+from kgents.agents.executor import Execution
+from kgents.agents.ledger_ops import Admission, key_in_use
+from kgents.agents.model import Overrides, Run, RunKind, RunMode
+from kgents.agents.prepare import input_of
+from kgents.api.call import Call
+from kgents.api.unit import read
+from kgents.clock import month_of
+from kgents.errors import Conflict, NotFound, RateLimited
+from kgents.ids import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks of an agent. `agent` is an id or a name; in a session it is the session's."""
+
+    kind: RunKind
+    mode: RunMode
+    messages: Sequence[dict[str, Any]]
+    overrides: Overrides
+    agent: str = ""
+    session_id: str | None = None
+    previous_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The run as it was recorded. `execution` carries it out here, unless it is queued or an earlier one's replay."""
+
+    run: Run
+    execution: Execution | None = None
+    channel: Channel | None = None
+    replayed: bool = False
+
+
+async def launch(call: Call, ask: Ask) -> Launched:
+    """Record a run with its reservation and start it (or leave it to the workers).
+
+    Raises NotFound (agent, session or earlier run), Conflict (the session is busy), QuotaExceeded, RateLimited,
+    Unprocessable (model not configured; Idempotency-Key used for another request), Unavailable.
+    """
+    services = call.services
+    agent_ref, earlier = await _context(call, ask)
+    agent = await services.catalog.get(call.tenant_id, agent_ref)
+    await _check_tokens(call)
+    now = services.clock.now()
+    background = ask.mode == "background"
+    run = Run(
+        run_id=new_id("run"),
+        tenant_id=call.tenant_id,
+        agent_id=agent.agent_id,
+        agent_version=agent.version,
+        session_id=ask.session_id,
+        previous_run_id=ask.previous_run_id,
+        kind=ask.kind,
+        mode=ask.mode,
+        status="queued" if background else "running",
+        input=input_of(ask.messages, ask.overrides),
+        output=None,
+        error=None,
+        attempt=0 if background else 1,
+        owner=None if background else services.executor.instance,
+        cancel_requested_at=None,
+        period=month_of(now),
+        reserved=(0, 0, 0, 0),
+        input_tokens=0,
+        output_tokens=0,
+        tool_calls=0,
+        last_event=None,
+        request_id=call.request_id,
+        traceparent=call.traceparent,
+        created_at=now,
+        started_at=None if background else now,
+        finished_at=None,
+    )
+    work = services.planner.work(run, agent.definition, earlier)
+    work.run = run = replace(run, reserved=services.planner.worst_case(work, first=True))
+    admitted = await services.executor.admit(Admission(run, call.idempotency))
+    if admitted.replay_of:
+        return await _replay(call, admitted.replay_of)
+    if background:
+        await services.limits.charge(call.principal, sum(run.reserved[1:3]))
+        await signals.nudge(services.bus)
+        return Launched(run)
+    channel = Channel() if ask.mode == "stream" else None
+    execution = services.executor.start(work, channel=channel)
+    assert execution.task is not None
+    execution.task.add_done_callback(lambda task: _charge(call, task))
+    return Launched(run, execution, channel)
+
+
+async def _context(call: Call, ask: Ask) -> tuple[str, list[ModelMessage]]:
+    """The agent that is meant, and what was said before."""
+    if not ask.session_id and not ask.previous_run_id:
+        return ask.agent, []
+
+    def fetch(connection: Connection) -> tuple[str, list[str]]:
+        probe = ask.session_id
+        if probe:
+            agent_id = service.get_session(connection, call.tenant_id, probe).agent_id
+            return agent_id, runs.earlier_of_session(connection, call.tenant_id, probe)
+        assert ask.previous_run_id is not None
+        previous = runs.get(connection, call.tenant_id, ask.previous_run_id)
+        if previous.kind != "response":
+            raise NotFound(f"There is no response {ask.previous_run_id!r}.")
+        if not previous.finished:
+            raise Conflict(f"Response {previous.run_id} is not finished. Wait for it before you follow on from it.")
+        return ask.agent or previous.agent_id, runs.earlier_of_chain(connection, call.tenant_id, previous.run_id)
+
+    agent, texts = await read(call, fetch)
+    return agent, [load_message(text) for text in texts]
+
+
+async def _check_tokens(call: Call) -> None:
+    verdict = await call.services.limits.tokens(call.principal)
+    call.headers.extend(verdict.headers[2:])
+    if not verdict.allowed:
+        call.services.metrics.rate_limited("tokens")
+        raise RateLimited(
+            f"The tenant's rate limit of {verdict.limit} tokens a minute is reached. "
+            f"Try again in {verdict.retry_after} s.",
+            headers={"Retry-After": str(verdict.retry_after)},
+            limit=verdict.limit,
+            kind="tokens",
+        )
+
+
+async def _replay(call: Call, run_id: str) -> Launched:
+    run = await read(call, lambda connection: runs.get(connection, call.tenant_id, run_id))
+    if not run.finished and run.mode != "background":
+        raise key_in_use()
+    return Launched(run, replayed=True)
+
+
+def _charge(call: Call, task: asyncio.Task[Run]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        run = task.result()
+        call.services.limits.charge_later(call.principal, run.input_tokens + run.output_tokens)

@@ -1,0 +1,186 @@
+"""The parts of OpenAI's requests that its routes share: messages, tools, formats. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from jsonschema import Draft202012Validator, SchemaError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from kgents.errors import InvalidRequest
+
+_FORBID = ConfigDict(extra="forbid", populate_by_name=True)
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+def _schema(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        Draft202012Validator.check_schema(value)
+    except SchemaError as error:
+        raise ValueError(f"not a valid JSON schema at {error.json_path}") from error
+    return value
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_schema)]
+
+
+class TextPart(BaseModel):
+    """Text."""
+
+    model_config = _FORBID
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageSource(BaseModel):
+    """An image by https or data URL."""
+
+    model_config = _FORBID
+
+    url: Annotated[str, Field(pattern=r"^(https://|data:image/)", max_length=20_000_000)]
+    detail: str | None = None
+
+
+class ImagePart(BaseModel):
+    """An image."""
+
+    model_config = _FORBID
+
+    type: Literal["image_url"]
+    image_url: ImageSource
+
+
+class CalledFunction(BaseModel):
+    """A function that the model called, with its arguments as JSON text."""
+
+    model_config = _FORBID
+
+    name: Name
+    arguments: str
+
+
+class AssistantToolCall(BaseModel):
+    """A call in an assistant message."""
+
+    model_config = _FORBID
+
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(BaseModel):
+    """A message of the conversation. Which fields it needs depends on its role."""
+
+    model_config = _FORBID
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[TextPart | ImagePart], Field(max_length=256)] | None = None
+    name: str | None = None
+    tool_calls: Annotated[list[AssistantToolCall], Field(max_length=128)] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ChatMessage:
+        if self.role == "tool" and not self.tool_call_id:
+            raise ValueError("a tool message needs tool_call_id")
+        if self.role != "assistant" and self.content is None:
+            raise ValueError(f"a {self.role} message needs content")
+        if self.role == "assistant" and self.content is None and not self.tool_calls:
+            raise ValueError("an assistant message needs content or tool_calls")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """The message as a run's input records it."""
+        if self.tool_calls is None and isinstance(self.content, str) and self.tool_call_id is None:
+            return {"role": self.role, "content": self.content}
+        fields = {"role", "content", "tool_calls", "tool_call_id"}
+        return self.model_dump(include=fields, exclude_none=True) | {"content": self._plain_content()}
+
+    def _plain_content(self) -> Any:
+        if self.content is None or isinstance(self.content, str):
+            return self.content
+        return [part.model_dump(exclude_none=True) for part in self.content]
+
+
+def refuse_unsupported(messages: list[ChatMessage]) -> None:
+    """Raise InvalidRequest for a conversation that has nothing to answer."""
+    if messages[-1].role == "assistant":
+        raise InvalidRequest("The last message is the assistant's; send a user or tool message last.", param="messages")
+
+
+class ToolFunction(BaseModel):
+    """A function that the caller can carry out."""
+
+    model_config = _FORBID
+
+    name: Name
+    description: Annotated[str, Field(max_length=4096)] | None = None
+    parameters: Schema | None = None
+    strict: bool | None = None
+
+
+class ChatTool(BaseModel):
+    """A tool of the caller's. Its calls are passed through, never carried out here."""
+
+    model_config = _FORBID
+
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class NamedFunction(BaseModel):
+    """The name of a function."""
+
+    model_config = _FORBID
+
+    name: Name
+
+
+class NamedToolChoice(BaseModel):
+    """The one tool that must be called."""
+
+    model_config = _FORBID
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+ToolChoice = Literal["auto", "none", "required"] | NamedToolChoice
+
+
+def choice_name(choice: ToolChoice | None) -> str | None:
+    """`auto`, `none`, `required`, a tool's name, or None."""
+    return choice.function.name if isinstance(choice, NamedToolChoice) else choice
+
+
+class JsonSchemaFormat(BaseModel):
+    """A JSON schema that the answer must match."""
+
+    model_config = _FORBID
+
+    name: Name
+    schema_: Annotated[Schema | None, Field(alias="schema")] = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """The form of the answer."""
+
+    model_config = _FORBID
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ResponseFormat:
+        if self.type == "json_schema" and (self.json_schema is None or self.json_schema.schema_ is None):
+            raise ValueError("json_schema needs a name and a schema")
+        return self

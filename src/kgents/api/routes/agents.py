@@ -1,0 +1,302 @@
+"""`/v1/agents`: definitions of agents, and their versions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
+
+from kgents.agents import repository, service
+from kgents.agents.model import Agent, AgentDefinition, Limits
+from kgents.api.call import AgentsRead, AgentsWrite, Call
+from kgents.api.json_route import JsonRoute
+from kgents.api.openai_input import Schema
+from kgents.api.paging import Cursor, Limit, Page, page_of
+from kgents.api.problems import PROBLEMS
+from kgents.api.unit import read, write
+from kgents.clock import to_rfc3339
+from kgents.errors import InvalidRequest, NotFound
+
+router = APIRouter(tags=["Agents"], route_class=JsonRoute)
+
+AgentRef = Annotated[str, Path(max_length=64, description="The agent's id or name.")]
+AgentName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+HIDDEN = "***"
+
+
+class BuiltinTool(BaseModel):
+    """A tool that kgents brings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["builtin"]
+    name: Literal["calculator", "clock", "http_get"]
+
+
+class McpTool(BaseModel):
+    """The tools of an MCP server. Its headers may hold secrets: they are never shown again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["mcp"]
+    name: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_]+$")]
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://")]
+    headers: Annotated[
+        dict[
+            Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9-]+$")],
+            Annotated[str, Field(max_length=8192, pattern=r"^[\x20-\x7e]*$")],
+        ],
+        Field(max_length=32, description="Sent to the server; shown as *** in answers."),
+    ] = Field(default_factory=dict)
+
+
+class LimitsBody(BaseModel):
+    """What one run may use at most."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_steps: Annotated[int, Field(ge=1, le=100)] = 10
+    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
+
+
+Model = Annotated[
+    str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x20]+$", description="PROVIDER:MODEL, e.g. kgents:echo")
+]
+Instructions = Annotated[str, Field(max_length=100_000)]
+Description = Annotated[str, Field(max_length=4096)]
+Tools = Annotated[
+    list[Annotated[BuiltinTool | McpTool, Field(discriminator="type")]],
+    Field(max_length=32),
+]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+
+
+class AgentRequest(BaseModel):
+    """An agent to create."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: AgentName
+    model: Model
+    instructions: Instructions = ""
+    description: Description = ""
+    tools: Tools = Field(default_factory=list)
+    output_schema: Schema | None = None
+    temperature: Temperature | None = None
+    limits: LimitsBody = Field(default_factory=LimitsBody)
+
+    def definition(self) -> AgentDefinition:
+        """The definition."""
+        return _definition(self.model_dump(exclude={"name"}))
+
+
+class AgentChange(BaseModel):
+    """What to change of an agent; fields that are left out stay as they are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: AgentName | None = None
+    model: Model | None = None
+    instructions: Instructions | None = None
+    description: Description | None = None
+    tools: Tools | None = None
+    output_schema: Schema | None = None
+    temperature: Temperature | None = None
+    limits: LimitsBody | None = None
+
+    def apply(self, before: AgentDefinition) -> AgentDefinition:
+        """The definition with the change. A null takes away what may be missing, and leaves the rest as it is."""
+        given = self.model_dump(exclude={"name"}, exclude_unset=True)
+        optional = ("output_schema", "temperature")
+        changes = {name: value for name, value in given.items() if value is not None or name in optional}
+        fields = {name: getattr(before, name) for name in AgentDefinition.__dataclass_fields__}
+        fields["limits"] = {name: getattr(before.limits, name) for name in Limits.__dataclass_fields__}
+        return _definition(fields | changes)
+
+
+def _definition(fields: dict[str, Any]) -> AgentDefinition:
+    names = [tool["name"] for tool in fields["tools"]]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("Two tools have the same name.", param="tools")
+    return AgentDefinition(**{**fields, "tools": tuple(fields["tools"]), "limits": Limits(**fields["limits"])})
+
+
+class AgentDocument(BaseModel):
+    """An agent at a version."""
+
+    object: Literal["agent"] = "agent"
+    id: str
+    name: str
+    version: int
+    model: str
+    instructions: str
+    description: str
+    tools: list[dict[str, Any]]
+    output_schema: dict[str, Any] | None
+    temperature: float | None
+    limits: LimitsBody
+    created_at: str
+    updated_at: str
+
+
+def show(agent: Agent) -> AgentDocument:
+    """An agent as the API shows it."""
+    definition = agent.definition
+    return AgentDocument(
+        id=agent.agent_id,
+        name=agent.name,
+        version=agent.version,
+        model=definition.model,
+        instructions=definition.instructions,
+        description=definition.description,
+        tools=[_shown(tool) for tool in definition.tools],
+        output_schema=definition.output_schema,
+        temperature=definition.temperature,
+        limits=LimitsBody(
+            max_steps=definition.limits.max_steps,
+            max_output_tokens=definition.limits.max_output_tokens,
+            timeout_seconds=definition.limits.timeout_seconds,
+        ),
+        created_at=to_rfc3339(agent.created_at),
+        updated_at=to_rfc3339(agent.updated_at),
+    )
+
+
+def _shown(tool: dict[str, Any]) -> dict[str, Any]:
+    return {**tool, "headers": dict.fromkeys(tool["headers"], HIDDEN)} if tool.get("headers") else dict(tool)
+
+
+def _audit(connection: Connection, call: Call, agent: Agent, verb: str) -> Agent:
+    detail = {"name": agent.name, "version": agent.version}
+    call.services.audit.record(connection, call.tenant_id, call.actor, f"agent.{verb}", "agent", agent.agent_id, detail)
+    return agent
+
+
+@router.post(
+    "/v1/agents",
+    operation_id="create_agent",
+    summary="Create an agent",
+    status_code=201,
+    response_model=AgentDocument,
+    responses=PROBLEMS,
+)
+async def create_agent(call: AgentsWrite, body: AgentRequest) -> Response:
+    """A new agent, at version 1."""
+    definition = body.definition()
+    call.services.registry.resolve(definition.model)
+
+    def unit(connection: Connection) -> Agent:
+        agent = service.create_agent(connection, call.tenant_id, body.name, definition, call.now())
+        return _audit(connection, call, agent, "create")
+
+    return await write(call, unit, show, status=201)
+
+
+@router.get(
+    "/v1/agents",
+    operation_id="list_agents",
+    summary="List agents",
+    response_model=Page[AgentDocument],
+    responses=PROBLEMS,
+)
+async def list_agents(call: AgentsRead, limit: Limit = 20, after: Cursor = "") -> Page[AgentDocument]:
+    """The tenant's agents in the order of their creation."""
+    found = await read(call, lambda connection: repository.list_agents(connection, call.tenant_id, after, limit + 1))
+    return page_of([show(agent) for agent in found], limit)
+
+
+@router.get(
+    "/v1/agents/{agent}",
+    operation_id="get_agent",
+    summary="Get an agent",
+    response_model=AgentDocument,
+    responses=PROBLEMS,
+)
+async def get_agent(call: AgentsRead, agent: AgentRef) -> AgentDocument:
+    """An agent at its latest version."""
+    return show(await read(call, lambda connection: service.get_agent(connection, call.tenant_id, agent)))
+
+
+@router.patch(
+    "/v1/agents/{agent}",
+    operation_id="update_agent",
+    summary="Update an agent",
+    response_model=AgentDocument,
+    responses=PROBLEMS,
+)
+async def update_agent(call: AgentsWrite, agent: AgentRef, body: AgentChange) -> Response:
+    """A new version of the agent, for runs that start from now on."""
+
+    def unit(connection: Connection) -> Agent:
+        before = service.get_agent(connection, call.tenant_id, agent)
+        definition = body.apply(before.definition)
+        call.services.registry.resolve(definition.model)
+        updated = service.update_agent(connection, call.tenant_id, before.agent_id, body.name, definition, call.now())
+        return _audit(connection, call, updated, "update")
+
+    return await write(call, unit, show)
+
+
+@router.delete(
+    "/v1/agents/{agent}",
+    operation_id="delete_agent",
+    summary="Delete an agent",
+    response_model=AgentDocument,
+    responses=PROBLEMS,
+)
+async def delete_agent(call: AgentsWrite, agent: AgentRef) -> Response:
+    """Delete the agent. Its name is free again; its runs and their usage stay."""
+
+    def unit(connection: Connection) -> Agent:
+        return _audit(connection, call, service.delete_agent(connection, call.tenant_id, agent, call.now()), "delete")
+
+    return await write(call, unit, show)
+
+
+@router.get(
+    "/v1/agents/{agent}/versions",
+    operation_id="list_agent_versions",
+    summary="List an agent's versions",
+    response_model=Page[AgentDocument],
+    responses=PROBLEMS,
+)
+async def list_agent_versions(
+    call: AgentsRead, agent: AgentRef, limit: Limit = 20, after: Cursor = ""
+) -> Page[AgentDocument]:
+    """The agent's versions, oldest first; `after` is a version."""
+    if not (after == "" or (after.isascii() and after.isdigit() and len(after) < 10)):
+        raise InvalidRequest("after must be the last version of the page before.", param="after")
+
+    def unit(connection: Connection) -> list[Agent]:
+        found = service.get_agent(connection, call.tenant_id, agent)
+        return repository.versions(connection, call.tenant_id, found.agent_id, int(after or "0"), limit + 1)
+
+    found = await read(call, unit)
+    page = page_of([show(version) for version in found], limit)
+    page.last_id = str(page.data[-1].version) if page.data else None
+    return page
+
+
+@router.get(
+    "/v1/agents/{agent}/versions/{version}",
+    operation_id="get_agent_version",
+    summary="Get a version of an agent",
+    response_model=AgentDocument,
+    responses=PROBLEMS,
+)
+async def get_agent_version(
+    call: AgentsRead, agent: AgentRef, version: Annotated[int, Path(ge=1, lt=2**31)]
+) -> AgentDocument:
+    """The agent as it was at a version."""
+
+    def unit(connection: Connection) -> Agent:
+        current = service.get_agent(connection, call.tenant_id, agent)
+        found = repository.versions(connection, call.tenant_id, current.agent_id, version - 1, 1)
+        if not found or found[0].version != version:
+            raise NotFound(f"The agent {current.name!r} has no version {version}; its latest is {current.version}.")
+        return found[0]
+
+    return show(await read(call, unit))

@@ -1,0 +1,388 @@
+"""The composition root: settings -> adapters -> services -> process. Nothing else wires parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+import uvicorn
+import uvloop
+
+from kgents.agents.catalog import Catalog
+from kgents.agents.executor import Executor
+from kgents.agents.keeper import Keeper
+from kgents.agents.models.registry import ModelRegistry
+from kgents.agents.prepare import Planner
+from kgents.api.app import build_api
+from kgents.api.limits import RateLimits
+from kgents.api.services import Services
+from kgents.bus.model import BusUnavailable
+from kgents.bus.monitor import verify_durable
+from kgents.bus.nats import Bus
+from kgents.bus.streams import USAGE_STREAM
+from kgents.clock import Clock, SystemClock
+from kgents.config import Settings
+from kgents.console.pages import ROUTES
+from kgents.errors import KgentsError, Unavailable
+from kgents.ids import new_id
+from kgents.meter.client import MeterClient
+from kgents.meter.server import serve as serve_meter
+from kgents.store import outbox
+from kgents.store.changes import ChangeFeed
+from kgents.store.engine import Scope, Store, open_store
+from kgents.store.migrate import check_current
+from kgents.telemetry import logs, traces
+from kgents.telemetry.health import Check, Facts, HealthBoard
+from kgents.telemetry.metrics import Metrics
+from kgents.telemetry.server import serve_telemetry, telemetry_app
+from kgents.tenants import keys
+from kgents.tenants.audit import AuditService
+from kgents.tenants.authenticator import Authenticator
+from kgents.tenants.ratelimit import open_limiter
+from kgents.tenants.service import KeyService, TenantService
+from kgents.workers.meter_sink import MeterSink
+from kgents.workers.relay import Relay
+from kgents.workers.runs import RunWorker
+from kgents.workers.sweeper import Sweeper
+
+log = structlog.get_logger(__name__)
+
+Ready = Callable[[], None]
+
+
+def nothing() -> None:
+    """What to call once ready where nobody waits."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """What API and worker processes have in common."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    bus: Bus
+    meter: MeterClient
+    metrics: Metrics
+    registry: ModelRegistry
+    planner: Planner
+    executor: Executor
+    keeper: Keeper
+    health: HealthBoard
+    feed: ChangeFeed
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def spawn(self, work: Awaitable[None], name: str) -> None:
+        """Run a loop for as long as the process lives. A loop that ends by itself ends the process: it would be
+        missed.
+        """
+
+        async def loop() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                log.critical("a loop of this process failed; ending it", loop=name, exc_info=error)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        self.tasks.append(asyncio.create_task(loop(), name=name))
+
+    async def stop_tasks(self) -> None:
+        """Cancel the loops."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
+    clock = SystemClock()
+    metrics = Metrics(kind)
+    store = open_store(settings.database_url, observe=metrics.store_commit)
+    await check_current(store)
+    bus = Bus(settings, clock)
+    await bus.start()
+    meter = MeterClient(
+        str(settings.meter_url), settings.meter_token.get_secret_value(), events_path=settings.meter_events_path
+    )
+    registry = ModelRegistry(settings)
+    planner = Planner(registry)
+    executor = Executor(
+        settings=settings,
+        store=store,
+        bus=bus,
+        clock=clock,
+        planner=planner,
+        metrics=metrics,
+        instance=new_id("proc"),
+    )
+    keeper = Keeper(store=store, bus=bus, clock=clock, executor=executor, name=settings.process_name, kind=kind)
+    parts = Parts(
+        settings=settings,
+        clock=clock,
+        store=store,
+        bus=bus,
+        meter=meter,
+        metrics=metrics,
+        registry=registry,
+        planner=planner,
+        executor=executor,
+        keeper=keeper,
+        health=HealthBoard(_checks(settings, store, bus, meter), clock),
+        feed=ChangeFeed(store, clock),
+    )
+    try:
+        await keeper.beat()
+        parts.spawn(keeper.run(), "keeper")
+        parts.spawn(_measure(parts), "gauges")
+        yield parts
+    finally:
+        await parts.stop_tasks()
+        await keeper.leave()
+        await bus.close()
+        await meter.aclose()
+        await registry.aclose()
+        await store.close()
+        traces.shutdown()
+
+
+def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient) -> list[Check]:
+    async def sql() -> Facts:
+        backlog = await store.read(Scope.system(), outbox.backlog)
+        return Facts(backlog=backlog.count)
+
+    async def nats() -> Facts:
+        await bus.ping()
+        return Facts(backlog=(await bus.pending(USAGE_STREAM)).messages)
+
+    async def metering() -> Facts:
+        await meter.ping()
+        return Facts()
+
+    return [
+        Check("sql", "embedded" if store.dialect == "sqlite" else "external", sql, critical=True),
+        Check("nats", "embedded" if settings.meter_mode == "embedded" else "external", nats),
+        Check("meter", settings.meter_mode, metering),
+    ]
+
+
+async def _measure(parts: Parts) -> None:
+    while True:
+        try:
+            backlog = await parts.store.read(Scope.system(), outbox.backlog)
+            age = max(0, parts.clock.now() - backlog.oldest_at) / 1e6 if backlog.oldest_at else 0.0
+            parts.metrics.outbox(backlog.count, age)
+        except Unavailable:
+            log.warning("the outbox could not be measured: the database is away")
+        parts.metrics.bus(connected=parts.bus.state.connected)
+        await asyncio.sleep(2.0)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which on SIGTERM first fails readiness and lets streams and runs end or be handed over."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn's
+        if self._draining is None:
+            self._draining = asyncio.get_event_loop().create_task(self._end())
+        else:
+            self.force_exit = True
+            self.should_exit = True
+
+    async def _end(self) -> None:
+        try:
+            await self._drain()
+        finally:
+            self.should_exit = True
+
+
+def run_api(settings: Settings, listener: socket.socket | None = None, ready: Ready = nothing) -> None:
+    """Serve the API until SIGTERM. `listener` is a socket that already listens; `ready` is called once it answers."""
+    _run(_api(settings, listener, ready), settings, "api")
+
+
+async def _api(settings: Settings, listener: socket.socket | None, ready: Ready) -> None:
+    async with _parts(settings, "api") as parts:
+        services = _services(parts)
+        parts.feed.subscribe(services.authenticator.apply, services.authenticator.clear)
+        parts.feed.subscribe(services.catalog.apply, services.catalog.clear)
+        parts.spawn(parts.feed.run(), "change feed")
+        parts.spawn(_flush_key_use(parts, services.authenticator), "key use")
+
+        async def drain() -> None:
+            services.draining.set()
+            parts.health.draining = True
+            await parts.executor.drain(settings.shutdown_grace)
+
+        config = uvicorn.Config(
+            build_api(services, ROUTES),
+            host=settings.host,
+            port=settings.port,
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+            limit_concurrency=None,
+            h11_max_incomplete_event_size=65_536,
+        )
+        server = _Server(config, drain)
+        async with serve_telemetry(telemetry_app(parts.metrics, parts.health), settings.host, settings.metrics_port):
+            parts.spawn(_announce(server, ready), "announce")
+            with _signals(server.handle_exit):
+                await server.serve(sockets=[listener] if listener else None)
+
+
+async def _announce(server: uvicorn.Server, ready: Ready) -> None:
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells by an attribute
+        await asyncio.sleep(0.005)
+    ready()
+    await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[[int, object], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handler, number, None)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _services(parts: Parts) -> Services:
+    settings = parts.settings
+    peppers = keys.parse_peppers(settings.pepper.get_secret_value())
+    return Services(
+        settings=settings,
+        clock=parts.clock,
+        store=parts.store,
+        bus=parts.bus,
+        meter=parts.meter,
+        metrics=parts.metrics,
+        health=parts.health,
+        authenticator=Authenticator(parts.store, parts.clock, peppers, parts.feed.fresh),
+        limits=RateLimits(open_limiter(settings.redis_url.get_secret_value() if settings.redis_url else None, parts.clock), settings),
+        registry=parts.registry,
+        planner=parts.planner,
+        catalog=Catalog(parts.store, parts.feed.fresh),
+        executor=parts.executor,
+        tenants=TenantService(parts.clock),
+        keys=KeyService(parts.clock, peppers),
+        audit=AuditService(parts.clock),
+    )
+
+
+async def _flush_key_use(parts: Parts, authenticator: Authenticator) -> None:
+    while True:
+        await asyncio.sleep(5.0)
+        with contextlib.suppress(Unavailable):
+            await parts.store.write(Scope.system(), authenticator.flush_last_used)
+
+
+def run_worker(settings: Settings, ready: Ready = nothing) -> None:
+    """Carry out background runs, relay the outbox, feed the meter and sweep, until SIGTERM."""
+    _run(_worker(settings, ready), settings, "worker")
+
+
+async def _worker(settings: Settings, ready: Ready) -> None:
+    await _insist_on_durability(settings)
+    async with _parts(settings, "worker") as parts:
+        runs = RunWorker(
+            store=parts.store,
+            bus=parts.bus,
+            clock=parts.clock,
+            planner=parts.planner,
+            executor=parts.executor,
+            source=settings.meter_source,
+        )
+        relay = Relay(parts.store, parts.bus, parts.metrics)
+        sink = MeterSink(parts.bus, parts.meter, parts.metrics)
+        sweeper = Sweeper(parts.store, parts.metrics, parts.clock)
+        parts.spawn(runs.run(), "runs")
+        for name, loop in (("relay", relay), ("meter sink", sink), ("sweeper", sweeper)):
+            parts.spawn(loop.run(), name)
+        async with serve_telemetry(telemetry_app(parts.metrics, parts.health), settings.host, settings.metrics_port):
+            ready()
+            await _terminated()
+            parts.health.draining = True
+            await parts.executor.drain(settings.shutdown_grace)
+            await runs.finish(2.0)
+
+
+async def _insist_on_durability(settings: Settings) -> None:
+    """In production a bus that acknowledges before it is on disk is refused: it would lose usage in a power cut."""
+    while settings.nats_monitor_url:
+        try:
+            await asyncio.to_thread(verify_durable, settings.nats_monitor_url)
+            return
+        except BusUnavailable as error:
+            log.warning("waiting for the NATS server to tell of its durability", reason=error.why)
+            await asyncio.sleep(2.0)
+
+
+def run_meter(settings: Settings, ready: Ready = nothing) -> None:
+    """Serve the embedded meter until SIGTERM."""
+    _run(_meter(settings, ready), settings, "meter")
+
+
+async def _meter(settings: Settings, ready: Ready) -> None:
+    serving = asyncio.create_task(
+        serve_meter(
+            settings.host,
+            settings.port,
+            settings.data_dir / "meter.db",
+            settings.meter_token.get_secret_value(),
+            ready,
+        )
+    )
+    await asyncio.wait([serving, asyncio.create_task(_terminated())], return_when=asyncio.FIRST_COMPLETED)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _terminated() -> None:
+    stopped = asyncio.Event()
+    with _signals(lambda _number, _frame: stopped.set()):
+        await stopped.wait()
+
+
+def _run(main: Coroutine[None, None, None], settings: Settings, kind: str) -> None:
+    logs.configure(settings.log_level, settings.process_name or kind)
+    traces.configure(f"kgents-{kind}")
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+    except KgentsError as error:
+        log.critical("can't start", process=kind, reason=error.detail)
+        raise SystemExit(1) from error
+
+
+def settings() -> Settings:
+    """The settings of this process, from its environment. Raises Unprocessable for one that can't be used."""
+    from pydantic import ValidationError
+
+    from kgents.errors import Unprocessable
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "KGENTS_" + "__".join(str(part) for part in first["loc"]).upper()
+        raise Unprocessable(f"The setting {name} can't be used: {first['msg']}.") from None

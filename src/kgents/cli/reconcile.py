@@ -1,0 +1,76 @@
+"""`kgents usage reconcile`: the operator's comparison of ledger and meter."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+from kgents.cli.client import Refused
+from kgents.clock import to_rfc3339
+from kgents.config import Settings
+from kgents.meter.client import MeterClient
+from kgents.store.engine import open_store
+from kgents.usage import reconcile, service
+from kgents.usage.service import Window
+
+WINDOWS = ("hour", "day", "month")
+
+
+def run(start: str, end: str, window: str, *, repair: bool) -> dict[str, Any]:
+    """Compare, and repair if asked: the differences that are left, and a summary. Raises Refused, Unavailable."""
+    if window not in WINDOWS:
+        raise Refused(f"--window must be hour, day or month, not {window!r}.")
+    try:
+        first, last = service.parse_moment(start), service.parse_moment(end)
+    except ValueError as error:
+        raise Refused("--from and --to must be RFC 3339 times with an offset, or days.") from error
+    report = asyncio.run(_reconcile(_settings(), first, last, cast("Window", window), repair=repair))
+    differences = [
+        {
+            "tenant": found.tenant_id,
+            "meter": found.meter,
+            "window_start": to_rfc3339(found.window_start),
+            "ledger": found.ledger,
+            "metered": found.metered,
+            "difference": found.missing,
+        }
+        for found in report.differences
+    ]
+    summary = f"{report.compared} windows compared, {len(differences)} differ"
+    if report.sent:
+        summary += f"; {report.sent} events were sent to the meter again"
+    if differences and report.in_flight:
+        summary += f"; {report.in_flight} messages are still on their way: wait for them and compare again"
+    elif differences and not repair:
+        summary += "; send what the meter misses with --repair"
+    return {"differences": differences, "summary": summary}
+
+
+async def _reconcile(settings: Settings, start: int, end: int, window: Window, *, repair: bool) -> reconcile.Report:
+    store = open_store(settings.database_url)
+    meter = MeterClient(
+        settings.meter_url, settings.meter_token.get_secret_value(), events_path=settings.meter_events_path
+    )
+    try:
+        return await reconcile.reconcile(
+            store, meter, start=start, end=end, window=window, source=settings.meter_source, repair=repair
+        )
+    finally:
+        await meter.aclose()
+        await store.close()
+
+
+def _settings() -> Settings:
+    """The settings of the installation: KGENTS_DATABASE_URL's, or those of the kgents up on the data folder."""
+    if os.environ.get("KGENTS_DATABASE_URL") and os.environ.get("KGENTS_METER_URL"):
+        return Settings()
+    path = Path(os.environ.get("KGENTS_DATA_DIR", "data")) / "connections.json"
+    if not path.exists():
+        raise Refused(
+            f"There is no {path}. Set KGENTS_DATA_DIR to the data folder of a kgents up, or KGENTS_DATABASE_URL and "
+            "KGENTS_METER_URL to an installation's."
+        )
+    return Settings(**json.loads(path.read_text()))

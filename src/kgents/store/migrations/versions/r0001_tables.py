@@ -1,0 +1,314 @@
+"""All tables; and on PostgreSQL the application's role, and row-level security forced on every tenant's table."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+APPEND_ONLY = ("audit_log", "usage_events")
+SHARED = ("alembic_version", "processes")  # the tables that are no tenant's
+
+MINE = (
+    "(tenant_id = ANY (string_to_array(current_setting('kgents.tenants', true), ','))"
+    " OR current_setting('kgents.tenants', true) = '*')"
+)
+THE_KEY = "key_id = current_setting('kgents.key_id', true)"
+
+
+def upgrade() -> None:
+    _create_tables()
+    if op.get_bind().dialect.name == "postgresql":
+        _secure()
+
+
+def _secure() -> None:
+    op.execute(
+        """
+        DO $$ BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kgents_app') THEN
+                CREATE ROLE kgents_app NOLOGIN NOSUPERUSER NOBYPASSRLS;
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+        END $$
+        """
+    )
+    for table in sa.inspect(op.get_bind()).get_table_names():
+        _grant(table)
+        if table not in SHARED:
+            op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+            op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+            op.execute(f"CREATE POLICY tenant ON {table} USING {MINE} WITH CHECK {MINE}")
+    op.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO kgents_app")
+    # Before a request is authenticated its tenant is not known: the key that it names, and its tenant, may be read.
+    op.execute(f"CREATE POLICY authentication ON api_keys FOR SELECT USING ({THE_KEY})")
+    owner = f"tenant_id = (SELECT api_keys.tenant_id FROM api_keys WHERE {THE_KEY})"  # noqa: S608 - a constant
+    op.execute(f"CREATE POLICY authentication ON tenants FOR SELECT USING ({owner})")
+
+
+def _grant(table: str) -> None:
+    if table == "alembic_version":
+        rights = "SELECT"
+    elif table in APPEND_ONLY:
+        rights = "SELECT, INSERT"
+    else:
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+    op.execute(f"GRANT {rights} ON {table} TO kgents_app")
+
+
+def downgrade() -> None:
+    raise RuntimeError("there is nothing before the first revision")
+
+
+def _create_tables() -> None:
+    op.create_table(
+        "audit_log",
+        sa.Column("audit_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("object_type", sa.Text(), nullable=False),
+        sa.Column("object_id", sa.Text(), nullable=False),
+        sa.Column("source_ip", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("audit_id", name=op.f("pk_audit_log")),
+    )
+    op.create_index(op.f("ix_audit_log_tenant_id_audit_id"), "audit_log", ["tenant_id", "audit_id"], unique=False)
+    op.create_table(
+        "balances",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("period", sa.Text(), nullable=False),
+        sa.Column("runs_used", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("input_tokens_used", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("output_tokens_used", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("tool_calls_used", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("runs_reserved", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("input_tokens_reserved", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("output_tokens_reserved", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("tool_calls_reserved", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "period", name=op.f("pk_balances")),
+    )
+    op.create_table(
+        "cache_changes",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("ref", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_cache_changes")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("body", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "key", name=op.f("pk_idempotency_keys")),
+    )
+    op.create_index(op.f("ix_idempotency_keys_expires_at"), "idempotency_keys", ["expires_at"], unique=False)
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "processes",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("instance", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("heartbeat_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_processes")),
+        sa.UniqueConstraint("instance", name=op.f("uq_processes_instance")),
+    )
+    op.create_table(
+        "tenants",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("requests_per_minute", sa.BigInteger(), nullable=True),
+        sa.Column("tokens_per_minute", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("status IN ('active', 'suspended', 'deleted')", name=op.f("ck_tenants_status")),
+        sa.PrimaryKeyConstraint("tenant_id", name=op.f("pk_tenants")),
+        sa.UniqueConstraint("name", name=op.f("uq_tenants_name")),
+    )
+    op.create_table(
+        "usage_events",
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("meter", sa.Text(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("estimated", sa.Integer(), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("quantity > 0", name=op.f("ck_usage_events_quantity")),
+        sa.PrimaryKeyConstraint("event_id", name=op.f("pk_usage_events")),
+    )
+    op.create_index(
+        op.f("ix_usage_events_tenant_id_occurred_at"), "usage_events", ["tenant_id", "occurred_at"], unique=False
+    )
+    op.create_table(
+        "agents",
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name=op.f("fk_agents_tenants")),
+        sa.PrimaryKeyConstraint("agent_id", name=op.f("pk_agents")),
+    )
+    op.create_index(op.f("ix_agents_tenant_id_agent_id"), "agents", ["tenant_id", "agent_id"], unique=False)
+    op.create_index(
+        "uq_agents_tenant_id_name",
+        "agents",
+        ["tenant_id", "name"],
+        unique=True,
+        sqlite_where=sa.text("deleted_at IS NULL"),
+        postgresql_where=sa.text("deleted_at IS NULL"),
+    )
+    op.create_table(
+        "api_keys",
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("pepper_version", sa.Integer(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_used_at", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.Column("rotated_from", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name=op.f("fk_api_keys_tenants")),
+        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_api_keys")),
+    )
+    op.create_index(op.f("ix_api_keys_tenant_id_key_id"), "api_keys", ["tenant_id", "key_id"], unique=False)
+    op.create_table(
+        "quotas",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("meter", sa.Text(), nullable=False),
+        sa.Column("monthly_limit", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("monthly_limit >= 0", name=op.f("ck_quotas_monthly_limit")),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name=op.f("fk_quotas_tenants")),
+        sa.PrimaryKeyConstraint("tenant_id", "meter", name=op.f("pk_quotas")),
+    )
+    op.create_table(
+        "runs",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("agent_version", sa.Integer(), nullable=False),
+        sa.Column("session_id", sa.Text(), nullable=True),
+        sa.Column("previous_run_id", sa.Text(), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("mode", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("input", sa.Text(), nullable=False),
+        sa.Column("output", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("cancel_requested_at", sa.BigInteger(), nullable=True),
+        sa.Column("period", sa.Text(), nullable=False),
+        sa.Column("runs_reserved", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens_reserved", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens_reserved", sa.BigInteger(), nullable=False),
+        sa.Column("tool_calls_reserved", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("tool_calls", sa.BigInteger(), nullable=False),
+        sa.Column("last_event", sa.BigInteger(), nullable=True),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("traceparent", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
+        sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("mode IN ('wait', 'stream', 'background')", name=op.f("ck_runs_mode")),
+        sa.CheckConstraint(
+            "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name=op.f("ck_runs_status")
+        ),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name=op.f("fk_runs_tenants")),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_runs")),
+    )
+    op.create_index(
+        "ix_runs_session_id",
+        "runs",
+        ["session_id", "run_id"],
+        unique=False,
+        sqlite_where=sa.text("session_id IS NOT NULL"),
+        postgresql_where=sa.text("session_id IS NOT NULL"),
+    )
+    op.create_index(op.f("ix_runs_tenant_id_run_id"), "runs", ["tenant_id", "run_id"], unique=False)
+    op.create_index(
+        "ix_runs_unfinished",
+        "runs",
+        ["owner", "run_id"],
+        unique=False,
+        sqlite_where=sa.text("status IN ('queued', 'running')"),
+        postgresql_where=sa.text("status IN ('queued', 'running')"),
+    )
+    op.create_table(
+        "agent_versions",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("definition", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["agent_id"], ["agents.agent_id"], name=op.f("fk_agent_versions_agents")),
+        sa.PrimaryKeyConstraint("agent_id", "version", name=op.f("pk_agent_versions")),
+    )
+    op.create_table(
+        "messages",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.Text(), nullable=True),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.run_id"], name=op.f("fk_messages_runs")),
+        sa.PrimaryKeyConstraint("run_id", "position", name=op.f("pk_messages")),
+    )
+    op.create_index(op.f("ix_messages_session_id_run_id"), "messages", ["session_id", "run_id"], unique=False)
+    op.create_table(
+        "run_steps",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.run_id"], name=op.f("fk_run_steps_runs")),
+        sa.PrimaryKeyConstraint("run_id", "step", name=op.f("pk_run_steps")),
+    )
+    op.create_table(
+        "sessions",
+        sa.Column("session_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("metadata", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["agent_id"], ["agents.agent_id"], name=op.f("fk_sessions_agents")),
+        sa.PrimaryKeyConstraint("session_id", name=op.f("pk_sessions")),
+    )
+    op.create_index(op.f("ix_sessions_tenant_id_session_id"), "sessions", ["tenant_id", "session_id"], unique=False)

@@ -1,0 +1,75 @@
+"""The outbox: what is to leave the database for the bus, written in the transaction of the work that it tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from kgents.store.tables import outbox
+
+COUNT_LIMIT = 100_000  # a backlog is counted up to here, so that asking stays cheap
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """A message to send. `topic` is `usage` or `run`; `message_id` is what the bus stores once."""
+
+    tenant_id: str
+    topic: str
+    message_id: str
+    payload: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A message that waits, with its place in the order of writing."""
+
+    seq: int
+    tenant_id: str
+    topic: str
+    message_id: str
+    payload: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many messages wait (at most COUNT_LIMIT are counted), and since when the oldest does (microseconds)."""
+
+    count: int
+    oldest_at: int | None
+
+
+def add_many(connection: Connection, rows: Sequence[NewRow]) -> None:
+    """Put messages into the outbox."""
+    if rows:
+        connection.execute(sa.insert(outbox), [asdict(row) for row in rows])
+
+
+_TAKE = sa.select(outbox).order_by(outbox.c.seq).limit(sa.bindparam("most"))
+
+
+def take(connection: Connection, limit: int) -> list[OutboxRow]:
+    """The oldest messages, which stay until they are deleted."""
+    return [OutboxRow(*row) for row in connection.execute(_TAKE, {"most": limit})]
+
+
+_DELETE = sa.delete(outbox).where(outbox.c.seq.in_(sa.bindparam("seqs", expanding=True)))
+
+
+def delete(connection: Connection, seqs: Sequence[int]) -> None:
+    """Forget messages that the bus has stored."""
+    if seqs:
+        connection.execute(_DELETE, {"seqs": list(seqs)})
+
+
+def backlog(connection: Connection) -> Backlog:
+    """What waits."""
+    waiting = sa.select(outbox.c.seq).limit(COUNT_LIMIT).subquery()
+    count = connection.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one()
+    oldest = connection.execute(sa.select(outbox.c.created_at).order_by(outbox.c.seq).limit(1)).scalar_one_or_none()
+    return Backlog(count, oldest)

@@ -1,0 +1,129 @@
+"""Logs: one JSON object a line, with the request's and tenant's ids, and never a secret or a message's text."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
+from structlog.typing import EventDict, WrappedLogger
+
+from kgents.clock import SystemClock, to_rfc3339
+from kgents.errors import KgentsError
+
+MASK = "***"
+_SECRET_NAMES = re.compile(r"authorization|api_?key|token$|password|pepper|secret|cookie", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"kg_[0-9a-z]{16}_[0-9A-Za-z]+|\bsk-[A-Za-z0-9_-]{8,}|(?i:bearer)\s+[A-Za-z0-9._~+/=-]+|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
+)
+_clock = SystemClock()
+
+
+def configure(level: str, process: str, stream: TextIO | None = None) -> None:
+    """Log at `level` and above to `stream` (stdout), with the process's name; other libraries at warning and above."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    target = stream or sys.stdout
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _stamp(process),
+            _exception,
+            _redact,
+            _render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: _Lines(target),
+        cache_logger_on_first_use=True,
+    )
+    handler = _Forward()
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Lines:
+    """Writes lines. A reader that went away, or a full disk, must not stop what is being logged about."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    debug = info = warning = error = critical = exception = msg
+
+
+class _Forward(logging.Handler):
+    """Other libraries' records, in our form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(record.name)
+        error = record.exc_info[1] if record.exc_info else None
+        # Only the template of the message: its arguments may hold what a tenant sent.
+        template = str(record.msg).splitlines()[0][:200] if record.msg else ""
+        log.log(record.levelno, "library", library=record.name, message=template, exc_info=error)
+
+
+def _stamp(process: str) -> Any:
+    def stamp(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        event["timestamp"] = to_rfc3339(_clock.now())
+        event["process"] = event.get("process", process)
+        return event
+
+    return stamp
+
+
+def _exception(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """An exception as its type and where it came from. Its message is kept only when it is ours: others quote data."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event["exception"] = type(error).__qualname__
+        if isinstance(error, KgentsError):
+            event["reason"] = error.detail
+        frames = traceback.extract_tb(error.__traceback__)[-12:]
+        event["frames"] = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+    return event
+
+
+def redact(value: Any) -> Any:
+    """A value with what looks like a secret masked, at any depth."""
+    if isinstance(value, str):
+        return _SECRETS.sub(MASK, value) if len(value) > 8 else value
+    if isinstance(value, Mapping):
+        return {name: MASK if _SECRET_NAMES.search(str(name)) else redact(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redact(item) for item in value]
+    return value if isinstance(value, int | float | bool | None) else redact(str(value))
+
+
+def _redact(_logger: WrappedLogger, _name: str, event: MutableMapping[str, Any]) -> EventDict:
+    safe: EventDict = redact(event)
+    return safe
+
+
+def _render(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
+    return orjson.dumps(event, default=str).decode() + "\n"
+
+
+@contextmanager
+def bound(**values: Any) -> Iterator[None]:
+    """Have every line within carry these values."""
+    with bound_contextvars(**values):
+        yield
+
+
+def bind(**values: Any) -> None:
+    """Have every line from here to the end of the surrounding `bound` carry these values."""
+    bind_contextvars(**values)

@@ -1,0 +1,161 @@
+"""Prometheus metrics of one process. No label names a tenant, so their number does not grow with the tenants'.
+
+Names and units follow https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from kgents import __version__
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class Metrics:
+    """Every metric of a process, with a method for each thing that happens."""
+
+    def __init__(self, process: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        build = self._gauge("build_info", "The version that runs.", ("version", "process"))
+        build.labels(__version__, process).set(1)
+        self._requests = self._counter("http_requests", "HTTP requests answered.", ("route", "method", "status"))
+        self._durations = self._histogram(
+            "http_request_duration_seconds", "Time to the end of the response.", FAST, ("route", "method")
+        )
+        self._in_flight = self._gauge("http_requests_in_flight", "HTTP requests being answered.")
+        self._limited = self._counter("rate_limited", "Requests refused by a rate limit.", ("kind",))
+        self._quota = self._counter("quota_exceeded", "Runs refused or ended by a quota.", ("meter",))
+        self._runs = self._counter("runs", "Runs that ended.", ("mode", "status"))
+        self._run_seconds = self._histogram("run_duration_seconds", "Time from start to end of a run.", FAST)
+        self._running = self._gauge("runs_in_flight", "Runs that this process carries out.")
+        self._restarted = self._counter("runs_restarted", "Runs continued after their process ended.")
+        self._tokens = self._counter("tokens", "Tokens used by runs.", ("direction",))
+        self._tools = self._counter("tool_calls", "Tool calls carried out.", ("kind",))
+        self._model_seconds = self._histogram(
+            "model_request_duration_seconds", "Time of a model call.", FAST, ("provider",)
+        )
+        self._outbox = self._gauge("outbox_backlog_messages", "Messages that wait in the outbox.")
+        self._outbox_age = self._gauge("outbox_oldest_age_seconds", "How long the oldest of them has waited.")
+        self._bus = self._gauge("bus_connected", "1 while the bus can be used.")
+        self._meter = self._gauge("meter_connected", "1 while the meter accepts events.")
+        self._relayed = self._counter("outbox_messages_relayed", "Outbox messages stored by the bus.", ("topic",))
+        self._metered = self._counter("usage_events_metered", "Usage events accepted by the meter.")
+        self._refused = self._counter("usage_events_refused", "Usage events that the meter refused for good.")
+        self._swept = self._counter("swept", "What the sweeper settled.", ("kind",))
+        self._commits = self._histogram("store_commit_seconds", "Time of a group commit.", FAST)
+        self._groups = self._histogram(
+            "store_group_size", "Requests that shared a commit.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        )
+        self._children: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"kgents_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"kgents_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        return Histogram(f"kgents_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+    def expose(self) -> bytes:
+        """The metrics in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+    def request_started(self) -> None:
+        """An HTTP request came in."""
+        self._in_flight.inc()
+
+    def request_ended(self, route: str, method: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered; `route` is the route's template."""
+        self._in_flight.dec()
+        method = method if method in METHODS else "OTHER"
+        key = (route, method, str(status))
+        children = self._children.get(key)
+        if children is None:
+            children = (self._requests.labels(*key), self._durations.labels(route, method))
+            self._children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def rate_limited(self, kind: str) -> None:
+        """A request was refused by a rate limit of `requests` or `tokens`."""
+        self._limited.labels(kind).inc()
+
+    def quota_exceeded(self, meter: str) -> None:
+        """A run was refused or ended by the quota of a meter."""
+        self._quota.labels(meter).inc()
+
+    def run_started(self) -> None:
+        """This process began to carry out a run."""
+        self._running.inc()
+
+    def run_left(self) -> None:
+        """This process no longer carries out a run, however that came."""
+        self._running.dec()
+
+    def run(self, mode: str, status: str, seconds: float) -> None:
+        """A run ended."""
+        self._runs.labels(mode, status).inc()
+        self._run_seconds.observe(seconds)
+
+    def run_restarted(self) -> None:
+        """A run goes on after its process ended; a model call that was cut off is made again."""
+        self._restarted.inc()
+
+    def tokens(self, input_tokens: int, output_tokens: int) -> None:
+        """A step's tokens were recorded."""
+        if input_tokens:
+            self._tokens.labels("input").inc(input_tokens)
+        if output_tokens:
+            self._tokens.labels("output").inc(output_tokens)
+
+    def tool_call(self, kind: str) -> None:
+        """A tool was called; `kind` is `builtin` or `mcp`."""
+        self._tools.labels(kind).inc()
+
+    def model_request(self, model: str, seconds: float) -> None:
+        """A model answered; `model` is `<provider>:<name>`, of which only the provider is kept."""
+        self._model_seconds.labels(model.partition(":")[0]).observe(seconds)
+
+    def outbox(self, count: int, oldest_age: float) -> None:
+        """What waits in the outbox, and for how many seconds the oldest has."""
+        self._outbox.set(count)
+        self._outbox_age.set(oldest_age)
+
+    def bus(self, *, connected: bool) -> None:
+        """Whether the bus can be used."""
+        self._bus.set(connected)
+
+    def meter(self, *, connected: bool) -> None:
+        """Whether the meter accepts events."""
+        self._meter.set(connected)
+
+    def relayed(self, topic: str, count: int) -> None:
+        """The bus stored outbox messages."""
+        self._relayed.labels(topic).inc(count)
+
+    def metered(self, count: int) -> None:
+        """The meter accepted usage events."""
+        self._metered.inc(count)
+
+    def refused(self, count: int) -> None:
+        """The meter refused usage events for good."""
+        self._refused.inc(count)
+
+    def swept(self, kind: str, count: int) -> None:
+        """The sweeper settled something: `orphan_runs`, `idempotency_keys`, `cache_changes`."""
+        self._swept.labels(kind).inc(count)
+
+    def store_commit(self, group: int, seconds: float) -> None:
+        """A group of requests was committed."""
+        self._groups.observe(group)
+        self._commits.observe(seconds)

@@ -1,0 +1,136 @@
+"""The usage ledger: reservations before work, usage events with the work, balances in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+from sqlalchemy import Connection
+
+from kgents.clock import month_of, to_rfc3339
+from kgents.errors import QuotaExceeded
+from kgents.store import outbox
+from kgents.usage import repository
+from kgents.usage.model import NOTHING, Amounts, Balance, UsageEvent
+from kgents.usage.repository import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What one piece of work does to its tenant's account, in one go.
+
+    `release` of the period `release_period` is what the work had reserved; `reserve` is what its next step may use at
+    worst; `events` is what it did use. A posting with a `reserve` that does not fit is refused as a whole only when it
+    has no events: what was used is always recorded.
+    """
+
+    tenant_id: str
+    now: int
+    events: Sequence[UsageEvent] = ()
+    used: Amounts = NOTHING
+    release: Amounts = NOTHING
+    release_period: str = ""
+    reserve: Amounts = NOTHING
+
+
+def quota_error(meter: str, balance: Balance, wanted: Amounts) -> QuotaExceeded:
+    """The refusal that says which meter, how much is left, and what to do."""
+    limit = balance.limits[meter]
+    used, reserved, more = (getattr(amounts, meter) for amounts in (balance.used, balance.reserved, wanted))
+    return QuotaExceeded(
+        f"The monthly quota of {meter} is {limit}: {used} used, {reserved} reserved by running work, and this needs up "
+        f"to {more} more. Lower max_tokens, wait for running work or the next month, or ask for a higher quota.",
+        meter=meter,
+        limit=limit,
+        used=used,
+        reserved=reserved,
+        needed=more,
+        period=balance.period,
+    )
+
+
+def post(connection: Connection, postings: Sequence[Posting], *, source: str) -> list[QuotaExceeded | None]:
+    """Post a group to the ledger; answers for each posting why its reservation was refused, or None.
+
+    Exact under concurrency: the balances of tenants with quotas are locked for the transaction, and postings of one
+    group see each other in their order.
+    """
+    reserving = {posting.tenant_id for posting in postings if any(posting.reserve)}
+    limits = repository.limits_of(connection, reserving) if reserving else {}
+    balances = _lock(connection, postings, limits) if limits else {}
+    deltas: dict[Key, tuple[Amounts, Amounts]] = {}
+    refusals: list[QuotaExceeded | None] = []
+    rows: list[outbox.NewRow] = []
+    events: list[UsageEvent] = []
+    for posting in postings:
+        period = month_of(posting.now)
+        if any(posting.release):
+            _add(deltas, balances, (posting.tenant_id, posting.release_period), NOTHING, NOTHING.minus(posting.release))
+        if posting.events:
+            _add(deltas, balances, (posting.tenant_id, period), posting.used, NOTHING)
+            events.extend(posting.events)
+            rows.append(outbox_row(posting.events, source=source, now=posting.now))
+        refusal = None
+        if any(posting.reserve):
+            balance = balances.get((posting.tenant_id, period))
+            meter = balance.room_for(posting.reserve) if balance else None
+            if balance and meter:
+                refusal = quota_error(meter, balance, posting.reserve)
+            else:
+                _add(deltas, balances, (posting.tenant_id, period), NOTHING, posting.reserve)
+        refusals.append(refusal)
+    repository.insert_events(connection, events)
+    repository.add_to_balances(connection, deltas)
+    outbox.add_many(connection, rows)
+    return refusals
+
+
+def _lock(connection: Connection, postings: Sequence[Posting], limits: dict[str, dict[str, int]]) -> dict[Key, Balance]:
+    """Lock every balance that the group touches, in one order, so that two groups can't wait for each other."""
+    keys = {(posting.tenant_id, month_of(posting.now)) for posting in postings}
+    keys |= {(posting.tenant_id, posting.release_period) for posting in postings if any(posting.release)}
+    repository.ensure_balances(connection, keys)
+    return repository.balances_of(connection, keys, limits, lock=True)
+
+
+def _add(
+    deltas: dict[Key, tuple[Amounts, Amounts]], balances: dict[Key, Balance], key: Key, used: Amounts, reserved: Amounts
+) -> None:
+    before = deltas.get(key)
+    deltas[key] = (before[0].plus(used), before[1].plus(reserved)) if before else (used, reserved)
+    balance = balances.get(key)
+    if balance is not None:
+        balances[key] = Balance(*key, balance.used.plus(used), balance.reserved.plus(reserved), balance.limits)
+
+
+def outbox_row(events: Sequence[UsageEvent], *, source: str, now: int) -> outbox.NewRow:
+    """The outbox row of the events of one step: a JSON array of CloudEvents, ready for the meter's batch route."""
+    first = events[0]
+    return outbox.NewRow(
+        tenant_id=first.tenant_id,
+        topic="usage",
+        message_id=first.event_id,
+        payload=orjson.dumps([cloud_event(event, source=source) for event in events]).decode(),
+        created_at=now,
+    )
+
+
+def cloud_event(event: UsageEvent, *, source: str) -> dict[str, object]:
+    """The event in CloudEvents 1.0 JSON form; (`source`, `id`) is what the meter counts once."""
+    return {
+        "specversion": "1.0",
+        "id": event.event_id,
+        "source": source,
+        "type": f"kgents.{event.meter}",
+        "subject": event.tenant_id,
+        "time": to_rfc3339(event.occurred_at),
+        "datacontenttype": "application/json",
+        "data": {
+            "quantity": event.quantity,
+            "agent": event.agent_id,
+            "model": event.model,
+            "run": event.run_id,
+            "estimated": event.estimated,
+        },
+    }

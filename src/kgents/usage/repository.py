@@ -1,0 +1,125 @@
+"""SQL of usage events, balances and quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, RowMapping
+from sqlalchemy.dialects import postgresql, sqlite
+
+from kgents.store.tables import balances, quotas, usage_events
+from kgents.usage.model import METERS, Amounts, Balance, UsageEvent
+
+Key = tuple[str, str]  # tenant id, period
+
+
+def insert_events(connection: Connection, events: Sequence[UsageEvent]) -> None:
+    """Insert; an event that is already there is an IntegrityError, since its work was recorded before."""
+    if events:
+        connection.execute(
+            sa.insert(usage_events),
+            [
+                {
+                    "event_id": event.event_id,
+                    "tenant_id": event.tenant_id,
+                    "meter": event.meter,
+                    "quantity": event.quantity,
+                    "run_id": event.run_id,
+                    "agent_id": event.agent_id,
+                    "model": event.model,
+                    "estimated": int(event.estimated),
+                    "occurred_at": event.occurred_at,
+                }
+                for event in events
+            ],
+        )
+
+
+_QUOTAS = sa.select(quotas.c.tenant_id, quotas.c.meter, quotas.c.monthly_limit).where(
+    quotas.c.tenant_id.in_(sa.bindparam("tenants", expanding=True))
+)
+
+
+def limits_of(connection: Connection, tenant_ids: Iterable[str]) -> dict[str, dict[str, int]]:
+    """The monthly limits of those of the tenants that have any."""
+    limits: dict[str, dict[str, int]] = {}
+    for tenant_id, meter, limit in connection.execute(_QUOTAS, {"tenants": list(tenant_ids)}):
+        limits.setdefault(tenant_id, {})[meter] = limit
+    return limits
+
+
+_BALANCES = sa.select(balances).where(
+    balances.c.tenant_id.in_(sa.bindparam("tenants", expanding=True)),
+    balances.c.period.in_(sa.bindparam("periods", expanding=True)),
+)
+_LOCKED_BALANCES = _BALANCES.order_by(balances.c.tenant_id, balances.c.period).with_for_update()
+
+
+def balances_of(
+    connection: Connection, keys: Iterable[Key], limits: dict[str, dict[str, int]], *, lock: bool
+) -> dict[Key, Balance]:
+    """The balances of tenants' months; a month without a row is empty. `lock` holds them to the transaction's end."""
+    wanted = sorted(set(keys))
+    found = {key: Balance(key[0], key[1], Amounts(), Amounts(), limits.get(key[0], {})) for key in wanted}
+    rows = connection.execute(
+        _LOCKED_BALANCES if lock else _BALANCES,
+        {"tenants": sorted({key[0] for key in wanted}), "periods": sorted({key[1] for key in wanted})},
+    ).mappings()
+    for row in rows:
+        key = (row["tenant_id"], row["period"])
+        if key in found:
+            found[key] = Balance(
+                *key,
+                used=Amounts(*(row[f"{meter}_used"] for meter in METERS)),
+                reserved=Amounts(*(row[f"{meter}_reserved"] for meter in METERS)),
+                limits=limits.get(key[0], {}),
+            )
+    return found
+
+
+def _upsert(dialect: Any) -> Any:
+    statement = dialect.insert(balances)
+    columns = [f"{meter}_{kind}" for kind in ("used", "reserved") for meter in METERS]
+    return statement.on_conflict_do_update(
+        index_elements=[balances.c.tenant_id, balances.c.period],
+        set_={column: balances.c[column] + statement.excluded[column] for column in columns},
+    )
+
+
+_UPSERT = {"sqlite": _upsert(sqlite), "postgresql": _upsert(postgresql)}
+
+
+def ensure_balances(connection: Connection, keys: Iterable[Key]) -> None:
+    """Make the rows of these months, so that they can be locked."""
+    add_to_balances(connection, {key: (Amounts(), Amounts()) for key in keys})
+
+
+def add_to_balances(connection: Connection, deltas: dict[Key, tuple[Amounts, Amounts]]) -> None:
+    """Add (used, reserved) to each balance. In the order of the keys, so that two transactions can't deadlock."""
+    if not deltas:
+        return
+    rows = []
+    for (tenant_id, period), (used, reserved) in sorted(deltas.items()):
+        row: dict[str, Any] = {"tenant_id": tenant_id, "period": period}
+        for meter, quantity, held in zip(METERS, used, reserved, strict=True):
+            row[f"{meter}_used"] = quantity
+            row[f"{meter}_reserved"] = held
+        rows.append(row)
+    connection.execute(_UPSERT[connection.dialect.name], rows)
+
+
+def load_event(row: RowMapping) -> UsageEvent:
+    """A usage event of its row."""
+    return UsageEvent(
+        row["event_id"],
+        row["tenant_id"],
+        row["meter"],
+        row["quantity"],
+        row["run_id"],
+        row["agent_id"],
+        row["model"],
+        bool(row["estimated"]),
+        row["occurred_at"],
+    )

@@ -1,0 +1,128 @@
+"""Carrying out background runs, and runs whose process died, from the work queue."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import structlog
+
+from kgents.agents import runs
+from kgents.agents.conversation import load_message
+from kgents.agents.executor import Executor
+from kgents.agents.prepare import Planner
+from kgents.agents.runs import Claim
+from kgents.bus.nats import Bus, Delivery
+from kgents.bus.streams import RUNS_STREAM
+from kgents.clock import Clock
+from kgents.errors import KgentsError, Unavailable
+from kgents.store.engine import Scope, Store
+
+log = structlog.get_logger(__name__)
+
+ACK_WAIT = 10.0  # seconds without a sign of life after which the queue gives a run to another worker
+BUSY_DELAY = 2.0
+
+
+class RunWorker:
+    """Takes runs from the queue, at most `concurrency` at once, and carries each to its end."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        planner: Planner,
+        executor: Executor,
+        source: str,
+        concurrency: int = 32,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._planner = planner
+        self._executor = executor
+        self._source = source
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Work until cancelled. What is in hand then is the executor's to finish or hand over."""
+        async for delivery in self._bus.consume(RUNS_STREAM, "workers", batch=1, ack_wait=ACK_WAIT):
+            await self._slots.acquire()
+            task = asyncio.create_task(self._handle(delivery))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    async def finish(self, timeout: float) -> None:
+        """Wait for the acknowledgements of what was in hand."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+
+    async def _handle(self, delivery: Delivery) -> None:
+        alive = asyncio.create_task(self._stay_alive(delivery))
+        try:
+            delay = await self._work(delivery)
+        except Exception as error:
+            log.exception("background run failed unexpectedly", exc_info=error)
+            delay = BUSY_DELAY
+        finally:
+            alive.cancel()
+        try:
+            if delay is None:
+                await delivery.ack()
+            else:
+                await delivery.nak(delay)
+        except Unavailable:
+            log.warning("the queue was not told of a run's end; it will come again and be found finished")
+
+    async def _stay_alive(self, delivery: Delivery) -> None:
+        while True:
+            await asyncio.sleep(ACK_WAIT / 3)
+            try:
+                await delivery.in_progress()
+            except Unavailable:
+                continue
+
+    async def _work(self, delivery: Delivery) -> float | None:
+        """Carry out the run. Answers None when the queue may forget it, or after how long it is to come again."""
+        message = orjson.loads(delivery.data)
+        tenant_id, run_id = message["tenant_id"], message["run_id"]
+        if self._executor.carries(run_id):
+            return BUSY_DELAY
+        now = self._clock.now()
+        try:
+            claim = await self._store.write(
+                Scope.tenant(tenant_id),
+                lambda connection: runs.claim(
+                    connection, tenant_id, run_id, self._executor.instance, now, source=self._source
+                ),
+            )
+        except Unavailable:
+            return BUSY_DELAY
+        if not isinstance(claim, Claim):
+            return BUSY_DELAY if claim == "busy" else None
+        return await self._carry_out(claim)
+
+    async def _carry_out(self, claim: Claim) -> float | None:
+        run = claim.run
+        try:
+            work = self._planner.work(
+                run,
+                claim.definition,
+                [load_message(text) for text in claim.earlier],
+                [load_message(text) for text in claim.steps],
+            )
+        except KgentsError as error:
+            await self._executor.fail(run, error)
+            return None
+        try:
+            await self._executor.start(work).result()
+        except KgentsError as error:
+            log.info("background run was not finished here", run_id=run.run_id, reason=error.code)
+        return None

@@ -1,0 +1,48 @@
+"""Fixtures of every tier."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import hypothesis
+import pytest
+
+from kgents.clock import ManualClock
+from tests.support import loopback
+from tests.support.ports import free_port as _free_port
+
+hypothesis.settings.register_profile("kgents", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("kgents")
+
+# What a developer has set for their own kgents must not decide how the tests go.
+for _name in [name for name in os.environ if name.startswith(("KGENTS_", "OTEL_"))]:
+    del os.environ[_name]
+
+
+def pytest_configure() -> None:
+    loopback.allow_only()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for server in ("postgres", "redis"):
+            if server in getattr(item, "fixturenames", ()):
+                item.add_marker(server)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that moves only when the test says so."""
+    return ManualClock()
+
+
+@pytest.fixture
+def free_port() -> Any:
+    """A function that gives a free port on loopback each time it is called."""
+    return _free_port

@@ -1,0 +1,156 @@
+"""The bus over three servers, of which one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sysconfig
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from kgents.bus.monitor import healthy
+from kgents.bus.nats import Ack, Bus, BusUnavailable, WrongLastSequence
+from kgents.clock import SystemClock
+from kgents.config import Settings
+from tests.support.process import ServerProcess
+from tests.support.waiting import eventually
+
+CONFIG = """\
+server_name: n{index}
+listen: "127.0.0.1:{client}"
+http: "127.0.0.1:{monitor}"
+authorization {{ user: kgents, password: secret }}
+jetstream {{ store_dir: "{store}", sync_interval: always }}
+cluster {{ name: test, listen: "127.0.0.1:{route}", routes: [{routes}] }}
+"""
+
+
+class Cluster:
+    """Three servers with JetStream."""
+
+    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
+        self._folder = folder
+        self._ports = [(free_port(), free_port(), free_port()) for _ in range(3)]
+        self.urls = [f"nats://127.0.0.1:{client}" for client, _, _ in self._ports]
+        self._monitors = [f"http://127.0.0.1:{monitor}" for _, monitor, _ in self._ports]
+        self.processes: dict[str, ServerProcess] = {}
+        for index in range(3):
+            self.start(index)
+
+    def start(self, index: int) -> None:
+        client, monitor, route = self._ports[index]
+        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for _, _, port in self._ports)
+        config = self._folder / f"n{index}.conf"
+        store = self._folder / f"n{index}"
+        config.write_text(CONFIG.format(**locals()))
+        binary = Path(sysconfig.get_path("scripts")) / "nats-server"
+        self.processes[f"n{index}"] = ServerProcess([binary, "-c", config], self._folder / f"n{index}.log")
+
+    async def healthy(self) -> bool:
+        return all([await asyncio.to_thread(healthy, url) for url in self._monitors])
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator[Cluster]:
+    cluster = Cluster(tmp_path, free_port)
+    await eventually(cluster.healthy, seconds=30)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+async def bus(cluster: Cluster) -> AsyncIterator[Bus]:
+    settings = Settings(
+        nats_url=",".join(cluster.urls), nats_user="kgents", nats_password=SecretStr("secret"), nats_replicas=3
+    )
+    bus = Bus(settings, SystemClock())
+    await bus.start()
+    await eventually(lambda: bus.state.connected, seconds=30)
+    yield bus
+    await bus.close()
+
+
+async def test_queues_are_on_three_disks_and_events_in_three_memories(bus: Bus) -> None:
+    found = {}
+    for stream in ("KGENTS_USAGE", "KGENTS_RUNS", "KGENTS_EVENTS"):
+        config = (await bus._jetstream.api(f"STREAM.INFO.{stream}"))["config"]
+        found[stream] = (config["storage"], config["num_replicas"])
+    assert found == {"KGENTS_USAGE": ("file", 3), "KGENTS_RUNS": ("file", 3), "KGENTS_EVENTS": ("memory", 3)}
+
+
+async def leader_of(bus: Bus, stream: str) -> str:
+    leader: str = (await bus._jetstream.api(f"STREAM.INFO.{stream}"))["cluster"]["leader"]
+    return leader
+
+
+async def test_the_death_of_the_events_leader_costs_followers_nothing(cluster: Cluster, bus: Bus) -> None:
+    many = 200
+
+    async def write() -> None:
+        last = 0
+        for number in range(1, many + 1):
+            while True:
+                try:
+                    last = (
+                        await bus.publish("kgents.events.r", b"%d" % number, expect_last_on_subject=last, timeout=1)
+                    ).seq
+                except WrongLastSequence:  # it was stored, and only the answer was lost
+                    stored = await bus.last_event("r")
+                    assert stored is not None
+                    assert stored[1] == b"%d" % number
+                    last = stored[0]
+                except BusUnavailable:
+                    await asyncio.sleep(0.1)
+                    continue
+                break
+            if number == many // 2:
+                cluster.processes[await leader_of(bus, "KGENTS_EVENTS")].stop(signal.SIGKILL)
+
+    async def read() -> list[bytes]:
+        async with bus.events("r") as events:
+            return [await anext(events) for _ in range(many)]
+
+    reading = [asyncio.create_task(read()) for _ in range(10)]
+    await asyncio.wait_for(write(), 60)
+    expected = [b"%d" % number for number in range(1, many + 1)]
+    assert all(seen == expected for seen in await asyncio.wait_for(asyncio.gather(*reading), 30))
+
+
+async def test_the_death_of_the_usage_leader_loses_nothing(cluster: Cluster, bus: Bus) -> None:
+    names = {f"event-{number}" for number in range(1000)}
+    acked: set[str] = set()
+    handled: set[str] = set()
+
+    async def produce() -> None:
+        leader = await leader_of(bus, "KGENTS_USAGE")
+        while left := sorted(names - acked)[:100]:
+            results = await bus.publish_many("kgents.usage", [(name, name.encode()) for name in left], timeout=2)
+            acked.update(name for name, result in zip(left, results, strict=True) if isinstance(result, Ack))
+            if len(acked) >= 500:
+                cluster.processes[leader].stop(signal.SIGKILL)
+
+    async def handle() -> None:
+        async with bus.consume("KGENTS_USAGE", "sink", batch=50, ack_wait=2) as consumer:
+            async for delivery in consumer:
+                handled.add(delivery.data.decode())
+                with contextlib.suppress(BusUnavailable):
+                    await delivery.ack()
+
+    async def is_empty() -> bool:
+        with contextlib.suppress(BusUnavailable):
+            return (await bus.pending("KGENTS_USAGE")).messages == 0
+        return False
+
+    handling = asyncio.create_task(handle())
+    await asyncio.wait_for(produce(), 60)
+    await eventually(is_empty, seconds=60)
+    handling.cancel()
+    assert handled == names

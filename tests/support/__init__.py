@@ -1,0 +1,1 @@
+"""What the tests stand on: real servers on loopback, and the small tools to start, break and await them."""

@@ -1,0 +1,97 @@
+"""A pytest plugin that says at the end which tiers ran, and which were left out and why.
+
+`scripts/test` loads it. With CI=true, a tier that was left out, wholly or in part, fails the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS = TIERS = (
+    "unit",
+    "architecture and lint",
+    "contract",
+    "SDK on Node.js",
+    "documentation",
+    "integration on SQLite",
+    "integration on PostgreSQL",
+    "integration with Redis",
+)
+_BY_MARK = {"node": NODE, "docs": DOCS, "postgres": POSTGRES, "redis": REDIS}
+_BY_FOLDER = {"unit": UNIT, "architecture": ARCHITECTURE, "contract": CONTRACT, "integration": SQLITE}
+
+
+def tier_of(item: pytest.Item) -> str:
+    """The tier of a test: by its mark, else by its folder under tests/."""
+    for mark, tier in _BY_MARK.items():
+        if item.get_closest_marker(mark):
+            return tier
+    tests = Path(item.config.rootpath) / "tests"
+    folder = item.path.relative_to(tests).parts[0]
+    if folder not in _BY_FOLDER:
+        raise pytest.UsageError(f"{item.path} is in no tier: tests live in tests/{{{','.join(_BY_FOLDER)}}}")
+    return _BY_FOLDER[folder]
+
+
+@dataclass(eq=False)
+class Tiers:
+    """What each tier's tests came to."""
+
+    tier_by_test: dict[str, str] = field(default_factory=dict)
+    passed: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, Counter[str]] = field(default_factory=lambda: {tier: Counter() for tier in TIERS})
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self.tier_by_test = {item.nodeid: tier_of(item) for item in items}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        tier = self.tier_by_test[report.nodeid]
+        if report.failed:
+            self.failed[tier] += 1
+        elif report.skipped and not hasattr(report, "wasxfail"):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "skipped"
+            self.skipped[tier][reason.removeprefix("Skipped: ")] += 1
+        elif report.when == "call":
+            self.passed[tier] += 1
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK and self.is_partial() and os.environ.get("CI") == "true":
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def is_partial(self) -> bool:
+        """Whether a tier was left out, wholly or in part."""
+        return any(self.skipped[tier] or not self.ran(tier) for tier in TIERS)
+
+    def ran(self, tier: str) -> int:
+        """How many of a tier's tests were run."""
+        return self.passed[tier] + self.failed[tier]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+        yield  # the last word before pytest's own closing line
+        terminalreporter.section("tiers")
+        for tier in TIERS:
+            terminalreporter.line(f"{tier:<27} {self.line(tier)}")
+        if self.is_partial() and os.environ.get("CI") == "true":
+            terminalreporter.line("With CI=true, a tier that is left out is a failure.", red=True)
+
+    def line(self, tier: str) -> str:
+        """One tier in words."""
+        reasons = "; ".join(f"{count} left out: {reason}" for reason, count in self.skipped[tier].items())
+        if not self.ran(tier):
+            return f"LEFT OUT  {reasons or 'none of its tests was chosen'}"
+        failed = f", {self.failed[tier]} failed" if self.failed[tier] else ""
+        return f"ran       {self.passed[tier]} passed{failed}" + (f", {reasons}" if reasons else "")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Tiers(), "kgents-tiers")

@@ -1,0 +1,249 @@
+"""A server on loopback that speaks OpenAI's chat completions, well or badly: the model that is asked for says how. The
+models `claude` and `gemini` answer as Anthropic's and Google's APIs do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+SECRET_IN_ANSWERS = "sk-upstream-secret-quoted-back"
+USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+
+
+@dataclass
+class Upstream:
+    """The running server. `requests` are the bodies it was sent, `keys` the credentials."""
+
+    url: str
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def serve_upstream() -> AsyncIterator[Upstream]:
+    """Run the server for as long as the context lasts."""
+    upstream = Upstream("")
+    serving: set[asyncio.Task[Any] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                headers = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if line)
+                body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                upstream.requests.append(body)
+                credentials = (headers.get(name, "") for name in ("authorization", "x-api-key", "x-goog-api-key"))
+                upstream.keys.append("".join(credentials).removeprefix("bearer "))
+                path = head.split(" ", 2)[1]
+                name = body.get("model") or path.rpartition("/")[2].partition(":")[0]
+                await _SCENES[name](writer, body)
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield upstream
+    finally:
+        server.close()
+        for task in serving:
+            if task:
+                task.cancel()
+
+
+async def _send(writer: asyncio.StreamWriter, status: str, body: bytes, kind: str = "application/json") -> None:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await writer.drain()
+
+
+async def _start_stream(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    await writer.drain()
+
+
+async def _piece(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+    await writer.drain()
+
+
+def _event(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    chunk = {
+        "id": "c1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "up",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+    return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
+def _completion(message: dict[str, Any], finish: str, usage: dict[str, int] | None) -> bytes:
+    body: dict[str, Any] = {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "up",
+        "choices": [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}],
+    }
+    if usage:
+        body["usage"] = usage
+    return json.dumps(body).encode()
+
+
+async def _answer(writer: asyncio.StreamWriter, body: dict[str, Any], usage: dict[str, int] | None = USAGE) -> None:
+    if not body.get("stream"):
+        await _send(writer, "200 OK", _completion({"content": "Hello from upstream"}, "stop", usage))
+        return
+    await _start_stream(writer)
+    for word in ("Hello ", "from ", "upstream"):
+        await _piece(writer, _event({"content": word}))
+    await _piece(writer, _event({}, "stop"))
+    if usage:
+        last = {
+            "id": "c1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "up",
+            "choices": [],
+            "usage": usage,
+        }
+        await _piece(writer, f"data: {json.dumps(last)}\n\n".encode())
+    await _piece(writer, b"data: [DONE]\n\n")
+    await _piece(writer, b"")
+
+
+async def _no_usage(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+    await _answer(writer, body, None)
+
+
+async def _tool(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "calculator", "arguments": '{"expression":"1+1"}'}}
+    await _send(writer, "200 OK", _completion({"content": None, "tool_calls": [call]}, "tool_calls", USAGE))
+
+
+def _error(status: str, headers: str = "", **error: Any) -> Callable[[asyncio.StreamWriter, Any], Awaitable[None]]:
+    async def scene(writer: asyncio.StreamWriter, _body: Any) -> None:
+        body = json.dumps(
+            {"error": {"message": f"no: {SECRET_IN_ANSWERS}", "type": "x", "code": None, **error}}
+        ).encode()
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+
+    return scene
+
+
+async def _hang(_writer: asyncio.StreamWriter, _body: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def _hang_midway(writer: asyncio.StreamWriter, _body: Any) -> None:
+    await _start_stream(writer)
+    await _piece(writer, _event({"content": "Hello "}))
+    await asyncio.Event().wait()
+
+
+async def _close(writer: asyncio.StreamWriter, _body: Any) -> None:
+    writer.close()
+
+
+async def _close_midway(writer: asyncio.StreamWriter, _body: Any) -> None:
+    await _start_stream(writer)
+    await _piece(writer, _event({"content": "Hello "}))
+    writer.close()
+
+
+async def _end_midway(writer: asyncio.StreamWriter, _body: Any) -> None:
+    await _start_stream(writer)
+    await _piece(writer, _event({"content": "Hello "}))
+    await _piece(writer, b"")
+
+
+def _garbage(data: bytes, kind: str) -> Callable[[asyncio.StreamWriter, Any], Awaitable[None]]:
+    async def scene(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+        if body.get("stream"):
+            await _start_stream(writer)
+            await _piece(writer, data)
+            await _piece(writer, b"")
+        else:
+            await _send(writer, "200 OK", data, kind)
+
+    return scene
+
+
+async def _not_http(writer: asyncio.StreamWriter, _body: Any) -> None:
+    writer.write(b"\x00\x01\x02 SSH-2.0-OpenSSH_9.2\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def _error_midway(writer: asyncio.StreamWriter, _body: Any) -> None:
+    await _start_stream(writer)
+    await _piece(writer, _event({"content": "Hello "}))
+    message = {"error": {"message": SECRET_IN_ANSWERS, "type": "server_error", "code": None}}
+    await _piece(writer, f"data: {json.dumps(message)}\n\n".encode())
+    await _piece(writer, b"")
+
+
+async def _claude(writer: asyncio.StreamWriter, _body: Any) -> None:
+    body = {
+        "id": "m1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude",
+        "content": [{"type": "text", "text": "Hello from Claude"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 5, "output_tokens": 4},
+    }
+    await _send(writer, "200 OK", json.dumps(body).encode())
+
+
+async def _gemini(writer: asyncio.StreamWriter, _body: Any) -> None:
+    content = {"role": "model", "parts": [{"text": "Hello from Gemini"}]}
+    body = {
+        "candidates": [{"content": content, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {"promptTokenCount": 6, "candidatesTokenCount": 3, "totalTokenCount": 9},
+        "modelVersion": "gemini",
+    }
+    await _send(writer, "200 OK", json.dumps(body).encode())
+
+
+_SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
+    "answer": _answer,
+    "no-usage": _no_usage,
+    "claude": _claude,
+    "gemini": _gemini,
+    "tool": _tool,
+    "500": _error("500 Internal Server Error"),
+    "503": _error("503 Service Unavailable"),
+    "504": _error("504 Gateway Timeout"),
+    "400": _error("400 Bad Request"),
+    "401": _error("401 Unauthorized", code="invalid_api_key"),
+    "403": _error("403 Forbidden"),
+    "404": _error("404 Not Found", code="model_not_found"),
+    "429": _error("429 Too Many Requests", "retry-after: 7\r\n", code="rate_limit_exceeded"),
+    "quota": _error("429 Too Many Requests", code="insufficient_quota"),
+    "context": _error("400 Bad Request", code="context_length_exceeded"),
+    "redirect": _error("307 Temporary Redirect", "location: http://127.0.0.1:9/\r\n"),
+    "hang": _hang,
+    "hang-midway": _hang_midway,
+    "close": _close,
+    "close-midway": _close_midway,
+    "end-midway": _end_midway,
+    "error-midway": _error_midway,
+    "not-json": _garbage(b"<html>Bad gateway</html>", "text/html"),
+    "broken-json": _garbage(b'data: {"choices": [{"delta": \n\n', "application/json"),
+    "other-json": _garbage(b'data: {"choices": "x", "id": []}\n\n', "application/json"),
+    "null-json": _garbage(b"null", "application/json"),
+    "binary": _garbage(bytes(range(256)) * 40, "application/json"),
+    "not-http": _not_http,
+}

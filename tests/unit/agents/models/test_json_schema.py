@@ -1,0 +1,190 @@
+"""Checking values against a tenant's JSON schema, and the smallest value of one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+import pytest
+
+from kgents.agents.models.json_schema import check_schema, complaint, smallest
+from kgents.errors import Unprocessable
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "strin"},
+        {"pattern": "("},
+        {"$ref": "http://127.0.0.1:9/schema"},
+        {"$ref": "file:///etc/passwd"},
+        {"$schema": "http://127.0.0.1:9/meta", "type": "object"},
+        {"properties": 3},
+        {"const": object()},
+        {"enum": ["x" * 70_000]},
+        {"allOf": [{"pattern": f"a{n}"} for n in range(31)]},
+        {"pattern": "(a{1,1000}){1,1000}"},
+        {"$ref": "#name", "$defs": {"a": {"$anchor": "name"}}},
+        {"properties": {"a": {"$id": "http://127.0.0.1/x"}}},
+        {"items": {"$dynamicRef": "#/$defs/a"}, "$defs": {"a": {}}},
+    ],
+)
+def test_a_schema_that_cannot_be_used_offline_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(Unprocessable) as raised:
+        check_schema(schema)
+    assert raised.value.code == "schema-invalid"
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "said"),
+    [
+        ({"type": "object", "required": ["a"]}, {}, "at $: 'a' is required"),
+        (
+            {"properties": {"a": {"items": {"type": "integer"}}}},
+            {"a": [1, "x"]},
+            "at $.a[1]: it must be of type integer",
+        ),
+        ({"properties": {"a": {}}, "additionalProperties": False}, {"b": 1}, "at $: 'b' is not allowed"),
+        ({"enum": ["a", 1]}, "c", 'at $: it must be one of ["a",1]'),
+        ({"minimum": 3}, 2, "at $: the schema's 'minimum' is not met"),
+    ],
+)
+def test_a_complaint_says_where_and_which_rule(schema: dict[str, Any], value: Any, said: str) -> None:
+    assert complaint(schema, value) == said
+
+
+def test_a_complaint_does_not_repeat_the_value() -> None:
+    assert "secret" not in (complaint({"properties": {"a": {"pattern": "^x"}}}, {"a": "secret"}) or "")
+
+
+def test_what_matches_has_no_complaint() -> None:
+    assert complaint({"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}, 3) is None
+
+
+def test_a_pattern_that_backtracks_without_end_is_stopped() -> None:
+    started = time.monotonic()
+    said = complaint({"pattern": r"^(?=a)(a|aa|a?)+\1$"}, "a" * 5000 + "!")
+    assert said is not None
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("schema", [{"items": {"$ref": "#"}}, {"type": "array"}, {"const": [[]]}])
+@pytest.mark.parametrize("depth", [300, 200_000])
+def test_a_value_nested_too_deeply_is_a_complaint(schema: dict[str, Any], depth: int) -> None:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    assert complaint(schema, value) == "at $: it is nested too deeply or holds a number out of range"
+
+
+@pytest.mark.parametrize("depth", [300, 200_000])
+def test_a_schema_nested_too_deeply_is_refused(depth: int) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"not": schema}
+    with pytest.raises(Unprocessable):
+        check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({}, None),
+        ({"type": "object"}, {}),
+        ({"type": "string"}, ""),
+        ({"type": "string", "minLength": 3}, "xxx"),
+        ({"type": "string", "format": "date"}, "2000-01-01"),
+        ({"type": ["null", "string"]}, None),
+        ({"type": "boolean"}, False),
+        ({"type": "integer", "exclusiveMinimum": 4}, 5),
+        ({"type": "integer", "minimum": 7, "multipleOf": 5}, 10),
+        ({"type": "number", "maximum": -0.5}, -0.5),
+        ({"enum": ["b", "a"]}, "b"),
+        ({"const": {"x": 1}}, {"x": 1}),
+        ({"type": "array", "minItems": 2, "items": {"type": "integer"}}, [0, 0]),
+        ({"type": "array", "minItems": 2, "prefixItems": [{"const": 1}], "items": {"const": 2}}, [1, 2]),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, ""),
+        ({"allOf": [{"required": ["a"]}, {"properties": {"a": {"type": "integer"}}}]}, {"a": 0}),
+        ({"type": "object", "properties": {"a": {"type": "null"}}, "minProperties": 1}, {"a": None}),
+        ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "array"}}}, []),
+        (
+            {
+                "$defs": {
+                    "node": {
+                        "type": "object",
+                        "properties": {"next": {"$ref": "#/$defs/node"}, "v": {"const": 1}},
+                        "required": ["v"],
+                    }
+                },
+                "$ref": "#/$defs/node",
+            },
+            {"v": 1},
+        ),
+    ],
+)
+def test_the_smallest_value_matches(schema: dict[str, Any], value: Any) -> None:
+    assert smallest(schema) == value
+    assert complaint(schema, value) is None
+
+
+def test_a_schema_without_end_gives_a_value_of_bounded_size() -> None:
+    node = {"type": "object", "required": ["l", "r"], "properties": {"l": {"$ref": "#"}, "r": {"$ref": "#"}}}
+    assert len(orjson.dumps(smallest({**node, "properties": {"l": {"$ref": "#"}, "r": {"$ref": "#"}}}))) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "string", "minLength": 10**12}, {"type": "array", "minItems": 10**12}, {"allOf": [{"$ref": "#"}]}],
+)
+def test_a_schema_of_huge_values_gives_a_bounded_one(schema: dict[str, Any]) -> None:
+    assert len(orjson.dumps(smallest(schema))) < 1_000_000
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """A schema of a few hundred bytes that is 2^levels visits of one value."""
+    pairs = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(levels)}
+    return {"$ref": "#/$defs/a0", "$defs": {**pairs, f"a{levels}": {"type": "integer"}}}
+
+
+def branching() -> dict[str, Any]:
+    """A schema that is 2^depth visits of a value of that depth, none of which matches."""
+    node = {"$ref": "#/$defs/n"}
+    choices = [{"properties": {"x": node, name: True}, "required": ["none"]} for name in ("a", "b")]
+    return {**node, "$defs": {"n": {"anyOf": choices}}}
+
+
+def chain(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (doubling(40), 3),
+        (branching(), chain(12)),
+        (branching(), chain(60)),
+        ({"items": {"allOf": [{"not": {"const": n}} for n in range(2000)]}}, [0.5] * 100_000),
+    ],
+)
+def test_a_schema_made_to_take_long_does_not(schema: dict[str, Any], value: Any) -> None:
+    started = time.monotonic()
+    assert complaint(schema, value) is not None
+    assert time.monotonic() - started < 2
+
+
+def test_a_recursive_schema_of_ordinary_size_is_checked_in_full() -> None:
+    leaf = {"properties": {"kind": {"const": "leaf"}}, "required": ["kind"]}
+    node = {
+        "properties": {"kind": {"const": "node"}, "sons": {"items": {"$ref": "#/$defs/tree"}}},
+        "required": ["kind"],
+    }
+    schema = {"$ref": "#/$defs/tree", "$defs": {"tree": {"anyOf": [leaf, node]}}}
+    tree: dict[str, Any] = {"kind": "leaf"}
+    for _ in range(8):
+        tree = {"kind": "node", "sons": [tree, tree]}
+    assert complaint(schema, tree) is None
+    assert complaint(schema, {"kind": "node", "sons": [{"kind": "lea"}]}) is not None
