@@ -136,7 +136,7 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         planner=planner,
         executor=executor,
         keeper=keeper,
-        health=HealthBoard(_checks(settings, store, bus, meter), clock),
+        health=HealthBoard(_checks(settings, store, bus, meter, keeper), clock),
         feed=ChangeFeed(store, clock),
     )
     try:
@@ -154,8 +154,10 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         traces.shutdown()
 
 
-def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient) -> list[Check]:
+def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keeper: Keeper) -> list[Check]:
     async def sql() -> Facts:
+        # A write, since a database that only reads can record no run.
+        await keeper.beat()
         backlog = await store.read(Scope.system(), outbox.backlog)
         return Facts(backlog=backlog.count)
 

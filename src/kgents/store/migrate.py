@@ -112,9 +112,36 @@ def newer(revision: str) -> Conflict:
     )
 
 
+_ROLE = sa.text(
+    "SELECT rolname, rolsuper OR rolbypassrls AS bypasses, EXISTS (SELECT FROM pg_tables WHERE schemaname = 'public' "
+    "AND tablename = 'tenants' AND pg_has_role(current_user, tableowner, 'MEMBER')) AS owns "
+    "FROM pg_roles WHERE rolname = current_user"
+)
+
+
+def verify_role(connection: Connection) -> None:
+    """Raise Conflict when PostgreSQL's row-level security does not bind the role that we are connected as."""
+    if connection.dialect.name != "postgresql":
+        return
+    role = connection.execute(_ROLE).one()
+    if role.bypasses or role.owns:
+        why = "is a superuser or has BYPASSRLS" if role.bypasses else "owns the tables"
+        raise Conflict(
+            f"The database role {role.rolname!r} {why}, so row-level security would not hold tenants apart. Connect as "
+            "a role that is only a member of kgents_app (KGENTS_DATABASE_URL), and migrate as the owner "
+            "(KGENTS_DATABASE_OWNER_URL).",
+            code="database-role",
+        )
+
+
 async def check_current(store: Store) -> None:
-    """Raise Conflict unless the database is at this version's revision or a later one of the same tables."""
-    found = await store.read(Scope.system(), current)
+    """Raise Conflict unless the database is at this version's revision, and the role one that tenants are safe with."""
+
+    def look(connection: Connection) -> str | None:
+        verify_role(connection)
+        return current(connection)
+
+    found = await store.read(Scope.system(), look)
     if found is None or found < HEAD:
         raise Conflict(
             f"The database is at revision {found!r}, and this version of kgents needs {HEAD!r}. Run: kgents migrate",
