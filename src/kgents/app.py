@@ -280,7 +280,9 @@ def _services(parts: Parts) -> Services:
         metrics=parts.metrics,
         health=parts.health,
         authenticator=Authenticator(parts.store, parts.clock, peppers, parts.feed.fresh),
-        limits=RateLimits(open_limiter(settings.redis_url.get_secret_value() if settings.redis_url else None, parts.clock), settings),
+        limits=RateLimits(
+            open_limiter(settings.redis_url.get_secret_value() if settings.redis_url else None, parts.clock), settings
+        ),
         registry=parts.registry,
         planner=parts.planner,
         catalog=Catalog(parts.store, parts.feed.fresh),
@@ -374,17 +376,3 @@ def _run(main: Coroutine[None, None, None], settings: Settings, kind: str) -> No
     except KgentsError as error:
         log.critical("can't start", process=kind, reason=error.detail)
         raise SystemExit(1) from error
-
-
-def settings() -> Settings:
-    """The settings of this process, from its environment. Raises Unprocessable for one that can't be used."""
-    from pydantic import ValidationError
-
-    from kgents.errors import Unprocessable
-
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "KGENTS_" + "__".join(str(part) for part in first["loc"]).upper()
-        raise Unprocessable(f"The setting {name} can't be used: {first['msg']}.") from None

@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from kgents.errors import Unprocessable
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -74,3 +76,15 @@ class Settings(BaseSettings):
     default_tokens_per_minute: int = 10_000_000
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load() -> Settings:
+    """The settings of this process, from its environment. Raises Unprocessable for one that can't be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "KGENTS_" + "__".join(str(part) for part in first["loc"]).upper()
+        raise Unprocessable(f"The setting {name} can't be used: {first['msg']}.", code="setting") from None
+    except SettingsError as error:
+        raise Unprocessable(f"A KGENTS_ setting can't be read: {error}.", code="setting") from None

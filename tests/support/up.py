@@ -96,6 +96,6 @@ class Up:
 
         def empty() -> bool:
             components = self.health()["components"]
-            return components["sql"]["backlog"] == 0 and components["nats"]["backlog"] == 0
+            return not any(components[name]["backlog"] for name in ("sql", "nats"))
 
         wait_until(empty, seconds=seconds, what="the usage pipeline is empty")

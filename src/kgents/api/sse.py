@@ -27,7 +27,11 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, content: AsyncIterator[bytes], headers: dict[str, str] | None = None, status_code: int = 200
+    ) -> None:
         super().__init__(
-            content, headers={"cache-control": "no-cache, no-store", "x-accel-buffering": "no", **(headers or {})}
+            content,
+            status_code,
+            headers={"cache-control": "no-cache, no-store", "x-accel-buffering": "no", **(headers or {})},
         )

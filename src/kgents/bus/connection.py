@@ -142,6 +142,7 @@ class Connection:
         """Send a message: that it is on its way is all that is known then. Raises BusUnavailable, TooLarge."""
         client = self.client
         if client is None:
+            await asyncio.sleep(0)  # so that a caller who tries again at once does not keep us from connecting
             raise self.unavailable()
         try:
             await client.publish(subject, payload, reply=reply, headers=headers)

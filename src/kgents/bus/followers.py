@@ -28,6 +28,7 @@ LIVE_LIMIT = 64  # messages that wait for a slow follower, before it has to read
 FIRST_CHECK, IDLE_CHECK = 1.0, 10.0  # seconds of silence after which the stream is asked
 PATIENCE = 10.0  # seconds that the stream may not answer although there is a connection
 CATCH_UP = 2.0  # seconds that a replica may be behind what was already announced
+PAUSE, FAILURE_PAUSE = 0.05, 0.2  # seconds before reading again what was not there, and what could not be read
 REQUEST_TIMEOUT = 5.0
 
 
@@ -143,6 +144,7 @@ class Follower:
                 self._take(self._live.popleft())
             else:
                 await self._wait()
+        await asyncio.sleep(0)  # so that a caller who follows again at once does not hold up everybody else
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Self:
@@ -215,7 +217,7 @@ class Follower:
                     started = clock()
                 elif clock() - started > PATIENCE:
                     raise
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(FAILURE_PAUSE)
                 continue
             known = self._known(events)
             if known or self._last is None:
@@ -232,7 +234,7 @@ class Follower:
                     return
             if clock() - started > CATCH_UP:
                 raise _lost(self.run_id)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(PAUSE)
 
     def _known(self, events: list[_Event]) -> bool:
         """Whether a read begins with the last message that was seen; False also where nothing was seen yet or nothing

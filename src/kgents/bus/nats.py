@@ -8,6 +8,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from weakref import WeakSet
 
 import orjson
 from nats.aio.msg import Msg
@@ -40,6 +41,7 @@ class Bus:
         self._connection = Connection(settings, clock, self.ensure_streams)
         self._jetstream = JetStream(self._connection)
         self._followers = Followers(self._jetstream)
+        self._consumers: WeakSet[Consumer] = WeakSet()
         self._failing: dict[str, str] = {}
 
     @property
@@ -59,7 +61,11 @@ class Bus:
         self._connection.start()
 
     async def close(self) -> None:
-        """Send what was handed over, within 2 s, and end every iterator."""
+        """Give back what was fetched and not handed out, send what was handed over, and end every iterator; within
+        a few seconds even where the server does not answer.
+        """
+        for consumer in list(self._consumers):
+            await consumer.aclose()
         await self._connection.close()
 
     async def ensure_streams(self) -> None:
@@ -143,7 +149,9 @@ class Bus:
         At most `batch` deliveries are fetched ahead; each is leased for `ack_wait` seconds from then. A message is
         delivered at most `max_deliver` times (-1: until it is acknowledged).
         """
-        return Consumer(self._jetstream, stream, durable, batch=batch, ack_wait=ack_wait, max_deliver=max_deliver)
+        consumer = Consumer(self._jetstream, stream, durable, batch=batch, ack_wait=ack_wait, max_deliver=max_deliver)
+        self._consumers.add(consumer)
+        return consumer
 
     def events(self, run_id: str) -> Follower:
         """Follow a run: each payload on `kgents.events.<run id>` in order, from the first that is still stored."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Connection
 
-from kgents import app
+from kgents import app, config
 from kgents.agents import service
 from kgents.agents.model import AgentDefinition
 from kgents.bus.server import LocalNats
@@ -116,7 +116,7 @@ class OneMachine:
 
     def _settings(self, endpoint: Any) -> Settings:
         secrets = self._folder.secrets()
-        given = Settings()
+        given = config.load()
         return given.model_copy(
             update={
                 "data_dir": self._folder.path,

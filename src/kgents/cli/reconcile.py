@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+from kgents import config
 from kgents.cli.client import Refused
 from kgents.clock import to_rfc3339
 from kgents.config import Settings
@@ -66,7 +67,7 @@ async def _reconcile(settings: Settings, start: int, end: int, window: Window, *
 def _settings() -> Settings:
     """The settings of the installation: KGENTS_DATABASE_URL's, or those of the kgents up on the data folder."""
     if os.environ.get("KGENTS_DATABASE_URL") and os.environ.get("KGENTS_METER_URL"):
-        return Settings()
+        return config.load()
     path = Path(os.environ.get("KGENTS_DATA_DIR", "data")) / "connections.json"
     if not path.exists():
         raise Refused(

@@ -135,6 +135,15 @@ class TestRedelivery:
         async with consume(bus) as consumer:
             assert {(await take(consumer, 2)).data for _ in range(2)} == {b"two", b"three"}
 
+    async def test_at_once_for_what_a_closed_bus_had_fetched_ahead(self, make_bus: MakeBus, bus: Bus) -> None:
+        await publish(bus, "one", "two", "three")
+        closing = make_bus()
+        await closing.start()
+        assert (await take(consume(closing))).data == b"one"
+        await closing.close()
+        async with consume(bus) as consumer:
+            assert {(await take(consumer, 2)).data for _ in range(2)} == {b"two", b"three"}
+
 
 class TestRestart:
     async def test_a_consumer_goes_on_after_a_restart(self, bus: Bus, nats: NatsServer) -> None:

@@ -112,3 +112,15 @@ async def _older_than(bus: Bus, seconds: float) -> object:
 
 async def test_ping_is_a_round_trip_in_milliseconds(bus: Bus) -> None:
     assert 0 < await bus.ping() < 1000
+
+
+async def test_a_server_that_stores_nothing_is_told_until_it_stores_again(bus: Bus) -> None:
+    config = (await bus._jetstream.api("STREAM.INFO.KGENTS_USAGE"))["config"]
+    await bus._jetstream.api("STREAM.UPDATE.KGENTS_USAGE", {**config, "max_bytes": 10})
+    with pytest.raises(BusUnavailable, match="maximum bytes"):
+        await bus.publish("kgents.usage", b"too much for it")
+    assert await bus.ping()
+    assert list(bus.failing) == ["kgents.usage"]
+    await bus._jetstream.api("STREAM.UPDATE.KGENTS_USAGE", config)
+    await bus.publish_many("kgents.usage", [("one", b"x")])
+    assert not bus.failing

@@ -55,7 +55,9 @@ def metered(up: Up, tenant: str) -> dict[str, int]:
     totals = {}
     with httpx2.Client(base_url=up.facts["meter_url"], headers={"Authorization": f"Bearer {token}"}) as meter:
         for name in ("runs", "input_tokens", "output_tokens", "tool_calls"):
-            data = meter.get(f"/api/v1/meters/{name}/query", params={"subject": tenant}).raise_for_status().json()["data"]
+            data = (
+                meter.get(f"/api/v1/meters/{name}/query", params={"subject": tenant}).raise_for_status().json()["data"]
+            )
             if data:
                 totals[name] = sum(row["value"] for row in data)
     return totals
@@ -76,7 +78,9 @@ def assert_ledger_is_metered(up: Up, client: httpx2.Client, *, runs: int) -> Non
 def test_a_restart_in_the_middle_of_100_background_runs_loses_none(system: Up) -> None:
     with system.client() as client:
         with ThreadPoolExecutor(8) as pool:
-            runs = list(pool.map(lambda number: background(client, f"/sleep 0.02 /words {20 + number % 7}"), range(100)))
+            runs = list(
+                pool.map(lambda number: background(client, f"/sleep 0.02 /words {20 + number % 7}"), range(100))
+            )
         await_status(client, runs[0], "running", "completed")
         assert system.stop() == 0
         system.start()

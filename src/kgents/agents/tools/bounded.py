@@ -31,6 +31,8 @@ class BoundedStream(httpx2.AsyncByteStream):
                 data = self._inflate.unconsumed_tail
                 if piece:
                     yield self._counted(piece)
+        if self._inflate is not None and (rest := self._inflate.flush()):
+            yield self._counted(rest)
 
     def _counted(self, data: bytes) -> bytes:
         self._left -= len(data)

@@ -12,7 +12,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,6 @@ from typing import Any
 
 import httpcore2
 import httpx2
-from httpcore2._backends.anyio import AnyIOBackend  # not exported; the pool takes any backend of its base class
 
 from kgents.agents.tools.addresses import Address, Network, is_public
 from kgents.agents.tools.bounded import BoundedStream
@@ -69,7 +68,10 @@ class EgressRules:
 
     @classmethod
     def parse(cls, allow: Iterable[str]) -> EgressRules:
-        """The rules with the exemptions of `KGENTS_EGRESS_ALLOW`: host names, addresses and CIDR networks."""
+        """The rules with the exemptions of `KGENTS_EGRESS_ALLOW`: host names, addresses and CIDR networks.
+
+        Raises ValueError for an entry that is none of these.
+        """
         return _parsed(tuple(allow))
 
     def allows_address(self, host: str, address: Address) -> bool:
@@ -114,12 +116,17 @@ def _parsed(allow: tuple[str, ...]) -> EgressRules:
         try:
             networks.append(ip_network(text.strip("[]"), strict=False))
         except ValueError:
-            hosts.add(host_of(httpx2.URL(f"https://{text}/")))
+            if not _HOST.fullmatch(text):
+                raise ValueError(
+                    f"KGENTS_EGRESS_ALLOW holds {entry!r}, which is neither a host name nor an address or network "
+                    "(such as 10.0.0.0/8). Host names stand without a scheme, a port or wildcards."
+                ) from None
+            hosts.add(text.removesuffix("."))
     return EgressRules(frozenset(hosts), tuple(networks))
 
 
 def host_of(url: httpx2.URL) -> str:
-    """A URL's host as it goes on the wire: lower case, in ASCII, without the root's dot or an IPv6 address's brackets."""
+    """A URL's host as it goes on the wire: in ASCII, lower case, without the root's dot or an address's brackets."""
     return url.raw_host.decode("ascii").lower().removesuffix(".").strip("[]")
 
 
@@ -143,7 +150,7 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
     def __init__(self, rules: EgressRules, resolver: Resolver) -> None:
         self._rules = rules
         self._resolver = resolver
-        self._network = AnyIOBackend()
+        self._network = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -176,7 +183,10 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
         return found[:4]
 
     async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+        self,
+        path: str,  # noqa: ARG002
+        timeout: float | None = None,  # noqa: ARG002
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore2.AsyncNetworkStream:
         raise EgressRefused("Unix sockets can't be reached from tools.")
 
@@ -185,7 +195,10 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
 
 
 class EgressTransport(httpx2.AsyncHTTPTransport):
-    """An HTTP transport that makes allowed requests only, and bounds what comes back."""
+    """An HTTP transport that makes allowed requests only, and bounds what comes back.
+
+    `refused` is its last refusal, for callers whose client reports that as a failed connection.
+    """
 
     def __init__(self, rules: EgressRules, *, max_bytes: int = MAX_BYTES, resolver: Resolver = system_resolver) -> None:
         # The base class would build a pool of its own around a new TLS context, which takes 20 ms.
@@ -194,17 +207,22 @@ class EgressTransport(httpx2.AsyncHTTPTransport):
         )
         self._rules = rules
         self._max_bytes = max_bytes
+        self.refused: EgressRefused | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raises EgressRefused for a request or an answer that breaks a rule; httpx2's errors otherwise."""
-        self._rules.check_url(request.url)
-        request.headers["accept-encoding"] = "gzip, identity"
-        request.headers["host"] = request.url.netloc.decode("ascii")
-        response = await super().handle_async_request(request)
         try:
-            return self._bounded(response)
-        except BaseException:
-            await response.aclose()
+            self._rules.check_url(request.url)
+            request.headers["accept-encoding"] = "gzip, identity"
+            request.headers["host"] = request.url.netloc.decode("ascii")
+            response = await super().handle_async_request(request)
+            try:
+                return self._bounded(response)
+            except BaseException:
+                await response.aclose()
+                raise
+        except EgressRefused as refused:
+            self.refused = refused
             raise
 
     def _bounded(self, response: httpx2.Response) -> httpx2.Response:
@@ -230,22 +248,17 @@ class EgressTransport(httpx2.AsyncHTTPTransport):
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    return httpx2.create_ssl_context(trust_env=False)
+    return httpx2.create_ssl_context()
 
 
 def egress_client(
-    rules: EgressRules,
-    *,
-    headers: dict[str, str] | None = None,
-    timeout: float = 10.0,
-    max_bytes: int = MAX_BYTES,
-    resolver: Resolver = system_resolver,
+    transport: EgressTransport, *, headers: dict[str, str] | None = None, timeout: float = 10.0
 ) -> httpx2.AsyncClient:
     """A client for one tool's requests: no proxy, cookie or credential of this process, `timeout` seconds of silence at
-    most. It follows no redirect by itself.
+    most. It follows no redirect by itself, and closes `transport`.
     """
     return httpx2.AsyncClient(
-        transport=EgressTransport(rules, max_bytes=max_bytes, resolver=resolver),
+        transport=transport,
         trust_env=False,
         headers={"user-agent": "kgents", **(headers or {})},
         timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS),
@@ -271,7 +284,7 @@ async def fetch(client: httpx2.AsyncClient, url: str, *, max_bytes: int) -> Fetc
     async with client.stream("GET", url, follow_redirects=True) as response:
         body = bytearray()
         complete = True
-        async for chunk in _chunks(response):
+        async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > max_bytes:
                 complete = False
@@ -279,8 +292,3 @@ async def fetch(client: httpx2.AsyncClient, url: str, *, max_bytes: int) -> Fetc
         return Fetched(
             response.status_code, response.headers.get("content-type", ""), bytes(body[:max_bytes]), complete
         )
-
-
-async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
-    async for chunk in response.aiter_bytes():
-        yield chunk

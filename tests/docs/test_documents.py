@@ -1,0 +1,72 @@
+"""What the documents tell a user to type works as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.up import Up
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return [body for kind, body in BLOCK.findall(text) if kind == language]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A kgents that the documents' blocks are run against, in their order."""
+    running = Up(tmp_path_factory.mktemp("docs")).start()
+    yield running
+    running.stop()
+
+
+def environment(up: Up) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "KGENTS_URL": up.url,
+        "KGENTS_API_KEY": up.key,
+        "KGENTS_ADMIN_KEY": str(up.facts["admin_key"]),
+        "KGENTS_DATA_DIR": str(up.data),
+    }
+
+
+@pytest.mark.parametrize("block", blocks("docs/quickstart.md", "sh"))
+def test_a_shell_block_of_the_quickstart(up: Up, block: str) -> None:
+    if "reconcile" in block:
+        up.settled()
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block], env=environment(up), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() or done.stderr.strip()
+
+
+@pytest.mark.parametrize("block", blocks("docs/quickstart.md", "python"))
+def test_a_python_block_of_the_quickstart(up: Up, block: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block], env=environment(up), capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "word by word"), done.stderr
+
+
+def test_the_links_of_the_documents_lead_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{document.name}: {target}"
+        for document in documents
+        for target in link.findall(document.read_text())
+        if not (document.parent / target).exists()
+    ]
+    assert not broken
