@@ -20,6 +20,7 @@ from kgents.agents.executor import Executor
 from kgents.agents.keeper import Keeper
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
+from kgents.agents.tools.egress import EgressRules
 from kgents.api.app import build_api
 from kgents.api.limits import RateLimits
 from kgents.api.services import Services
@@ -113,6 +114,7 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
     meter = MeterClient(
         str(settings.meter_url), settings.meter_token.get_secret_value(), events_path=settings.meter_events_path
     )
+    EgressRules.parse(settings.egress_allow)  # a setting that can't be read is for now, not for a run
     registry = ModelRegistry(settings)
     planner = Planner(registry)
     executor = Executor(
@@ -143,6 +145,7 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         await keeper.beat()
         parts.spawn(keeper.run(), "keeper")
         parts.spawn(_measure(parts), "gauges")
+        parts.tasks.append(asyncio.create_task(registry.warm(), name="model providers"))
         yield parts
     finally:
         await parts.stop_tasks()

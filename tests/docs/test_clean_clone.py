@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx2
 
+from tests.support.waiting import wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,4 +39,5 @@ def test_make_run_of_a_clean_clone_serves_a_first_request(tmp_path: Path) -> Non
         assert answer.json()["choices"][0]["message"]["content"] == "Hello"
     finally:
         os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
-        assert process.wait(60) == 0
+        process.communicate(timeout=60)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in facts["pids"].values()), what="all has ended")

@@ -161,7 +161,9 @@ def parameters_of(
         )
         for tool in overrides.tools
     ]
-    parameters = ModelRequestParameters(function_tools=[*tools, *callers])
+    # Where a caller's tool has the name of one of the agent's, the caller's is meant.
+    own = [tool for tool in tools if tool.name not in {caller.name for caller in callers}] if callers else tools
+    parameters = ModelRequestParameters(function_tools=[*own, *callers])
     instructions = [text for text in (definition.instructions, overrides.instructions) if text]
     if instructions:
         parameters.instruction_parts = [InstructionPart(text) for text in instructions]

@@ -14,6 +14,7 @@ from pydantic_ai.tools import ToolDefinition
 from kgents.agents.conversation import from_chat, parameters_of, settings_of
 from kgents.agents.model import AgentDefinition, Overrides, Run
 from kgents.agents.models.registry import ModelRegistry
+from kgents.agents.tools.builtin import BUILTINS
 from kgents.usage.model import Amounts
 
 
@@ -88,8 +89,14 @@ class Planner:
             callers_tools=frozenset(tool["name"] for tool in overrides.tools),
         )
 
-    def worst_case(self, work: Work, tools: Sequence[ToolDefinition] = (), *, first: bool) -> Amounts:
-        """What the next model call may use at worst, with the run itself when it is the `first` call."""
+    def worst_case(self, work: Work, tools: Sequence[ToolDefinition] | None = None, *, first: bool) -> Amounts:
+        """What the next model call may use at worst, with the run itself when it is the `first` call.
+
+        Without `tools` only the agent's built-in ones are known.
+        """
+        if tools is None:
+            named = (tool["name"] for tool in work.definition.tools if tool["type"] == "builtin")
+            tools = [BUILTINS[name].definition for name in named if name in BUILTINS]
         tokens_in, tokens_out = self._registry.estimate(
             work.definition.model, work.history, work.settings, work.parameters(tools)
         )

@@ -13,7 +13,6 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import orjson
-from jsonschema import Draft202012Validator
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -32,8 +31,9 @@ from kgents.agents.conversation import dump_message, output_of, output_schema
 from kgents.agents.events import EventType
 from kgents.agents.ledger_ops import Finish, Recorded, StepRecord
 from kgents.agents.model import Output, Run, RunStatus
+from kgents.agents.models.json_schema import complaint
 from kgents.agents.models.registry import translate
-from kgents.agents.models.tokens import count_messages, count_tokens
+from kgents.agents.models.tokens import count_request, count_tokens
 from kgents.agents.prepare import Planner, Work
 from kgents.agents.runs import problem_of
 from kgents.agents.tools.toolbox import Toolbox
@@ -85,6 +85,7 @@ class RunTask:
         self._calling = False
         self._text: list[str] = []
         self._streamed: StreamedResponse | None = None
+        self._parameters = ModelRequestParameters()
         run = work.run
         self.finished: Finish | None = None
         self.used = Amounts(0, run.input_tokens, run.output_tokens, run.tool_calls)
@@ -138,6 +139,7 @@ class RunTask:
             work.definition.tools, settings=self._shared.settings, clock=self._shared.clock
         ) as toolbox:
             parameters = work.parameters(toolbox.definitions)
+            await self._reserve_for(toolbox)
             pending = self._pending()
             retries = 0
             while True:
@@ -161,6 +163,15 @@ class RunTask:
                         code="max-steps",
                     )
 
+    async def _reserve_for(self, toolbox: Toolbox) -> None:
+        """Reserve for what an MCP server's tools add to the first request, which was not known at admission."""
+        if self._work.step or not any(tool["type"] == "mcp" for tool in self._work.definition.tools):
+            return
+        worst = self._shared.planner.worst_case(self._work, toolbox.definitions, first=True)
+        recorded = await self._record(used=NOTHING, reserve=worst)
+        if recorded.refusal:
+            raise recorded.refusal
+
     def _pending(self) -> list[ToolCallPart]:
         """The tool calls that a run, continued from its record, has still to make."""
         last = self._work.history[-1]
@@ -178,7 +189,7 @@ class RunTask:
 
     async def _call_model(self, parameters: ModelRequestParameters) -> tuple[ModelResponse, Amounts]:
         work = self._work
-        self._calling, self._text, self._streamed = True, [], None
+        self._calling, self._text, self._streamed, self._parameters = True, [], None, parameters
         started = perf_counter()
         with traces.model_call(work.definition.model) as call:
             try:
@@ -220,7 +231,7 @@ class RunTask:
         usage = self._streamed.usage if self._streamed else None
         return Amounts(
             int(self._work.step == 0),
-            max(usage.input_tokens if usage else 0, count_messages(self._work.history)),
+            max(usage.input_tokens if usage else 0, count_request(self._work.history, self._parameters)),
             max(usage.output_tokens if usage else 0, count_tokens(text)),
         )
 
@@ -262,7 +273,8 @@ class RunTask:
         await self._keep(response, used, NOTHING)
         request = ModelRequest(parts=[UserPromptPart(f"That does not match the JSON schema: {complaint}. Try again.")])
         self._work.history.append(request)
-        await self._record_step(request, NOTHING, self._shared.planner.worst_case(self._work, first=False))
+        worst = self._shared.planner.worst_case(self._work, self._parameters.function_tools, first=False)
+        await self._record_step(request, NOTHING, worst)
 
     def _complaint(self, output: Output) -> str | None:
         """What is wrong with an answer that has to match a schema, or None."""
@@ -273,8 +285,7 @@ class RunTask:
             value = orjson.loads(output.text)
         except orjson.JSONDecodeError:
             return "it is not JSON"
-        error = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
-        return f"at {error.json_path}, {error.validator} is not met" if error else None
+        return complaint(schema, value)
 
     async def _record_step(self, message: ModelMessage, used: Amounts, reserve: Amounts) -> None:
         recorded = await self._record(used=used, reserve=reserve, message=dump_message(message))
@@ -317,16 +328,16 @@ class RunTask:
             # The record may be on its way to disk: only its outcome says what is left to record.
             await asyncio.wait([future])
             future.result()
-            self._recorded(used, values.get("finish"))
+            self._recorded(used, values.get("finish"), stepped="message" in values)
             raise
-        self._recorded(used, values.get("finish"))
+        self._recorded(used, values.get("finish"), stepped="message" in values)
         return recorded
 
-    def _recorded(self, used: Amounts, finish: Finish | None) -> None:
+    def _recorded(self, used: Amounts, finish: Finish | None, *, stepped: bool) -> None:
         self._calling, self._text = False, []
         self.used = self.used.plus(used)
         self.finished = finish
-        self._work.step += 1
+        self._work.step += int(stepped)
         self._shared.metrics.tokens(used.input_tokens, used.output_tokens)
 
     def _emit_end(self, finish: Finish) -> None:

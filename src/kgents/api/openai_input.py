@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from jsonschema import Draft202012Validator, SchemaError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from kgents.errors import InvalidRequest
+from kgents.agents.models.json_schema import check_schema
+from kgents.errors import InvalidRequest, Unprocessable
 
 _FORBID = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -16,9 +16,9 @@ Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-
 
 def _schema(value: dict[str, Any]) -> dict[str, Any]:
     try:
-        Draft202012Validator.check_schema(value)
-    except SchemaError as error:
-        raise ValueError(f"not a valid JSON schema at {error.json_path}") from error
+        check_schema(value)
+    except Unprocessable as error:
+        raise ValueError(error.detail) from error
     return value
 
 

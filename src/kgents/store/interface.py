@@ -82,9 +82,9 @@ class Store(Protocol):
         ...
 
     async def write(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
-        """Run `fn` once in a transaction and commit it; whatever it raises rolls back what it did. Raises Unavailable
-        when the database can't be reached or its disk is full: then nothing of it was kept, or (when the connection
-        broke during the commit) it may have been.
+        """Run `fn` in a transaction and commit it; whatever it raises rolls back what it did. It may be run again after
+        a rollback, so it does nothing but SQL. Raises Unavailable when the database can't be reached or its disk is
+        full: then nothing of it was kept, or (when the connection broke during the commit) it may have been.
         """
         ...
 

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from kgents.errors import Conflict
-from kgents.store.engine import Scope, Store, is_outage, unavailable
+from kgents.store.engine import Scope, Store
+from kgents.store.failures import is_outage, unavailable
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from kgents.agents import repository, service
 from kgents.agents.model import Agent, AgentDefinition, Limits
+from kgents.agents.tools.toolbox import check_tools
 from kgents.api.call import AgentsRead, AgentsWrite, Call
 from kgents.api.json_route import JsonRoute
 from kgents.api.openai_input import Schema
@@ -41,7 +42,7 @@ class McpTool(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["mcp"]
-    name: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z][a-z0-9_-]*$")]
     url: Annotated[str, Field(max_length=2048, pattern=r"^https?://")]
     headers: Annotated[
         dict[
@@ -169,6 +170,12 @@ def _shown(tool: dict[str, Any]) -> dict[str, Any]:
     return {**tool, "headers": dict.fromkeys(tool["headers"], HIDDEN)} if tool.get("headers") else dict(tool)
 
 
+def _check(call: Call, definition: AgentDefinition) -> None:
+    """Raise Unprocessable for a model that is not configured, or a tool that can't be used."""
+    call.services.registry.check(definition.model)
+    check_tools(definition.tools, call.services.settings)
+
+
 def _audit(connection: Connection, call: Call, agent: Agent, verb: str) -> Agent:
     detail = {"name": agent.name, "version": agent.version}
     call.services.audit.record(connection, call.tenant_id, call.actor, f"agent.{verb}", "agent", agent.agent_id, detail)
@@ -186,7 +193,7 @@ def _audit(connection: Connection, call: Call, agent: Agent, verb: str) -> Agent
 async def create_agent(call: AgentsWrite, body: AgentRequest) -> Response:
     """A new agent, at version 1."""
     definition = body.definition()
-    call.services.registry.resolve(definition.model)
+    _check(call, definition)
 
     def unit(connection: Connection) -> Agent:
         agent = service.create_agent(connection, call.tenant_id, body.name, definition, call.now())
@@ -233,7 +240,7 @@ async def update_agent(call: AgentsWrite, agent: AgentRef, body: AgentChange) ->
     def unit(connection: Connection) -> Agent:
         before = service.get_agent(connection, call.tenant_id, agent)
         definition = body.apply(before.definition)
-        call.services.registry.resolve(definition.model)
+        _check(call, definition)
         updated = service.update_agent(connection, call.tenant_id, before.agent_id, body.name, definition, call.now())
         return _audit(connection, call, updated, "update")
 

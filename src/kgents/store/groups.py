@@ -1,0 +1,86 @@
+"""Groups: writes that wait at the same moment are committed together.
+
+One fsync then serves many requests, which is what makes a durable commit for each of them affordable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from kgents.store.failures import is_collision, is_outage, unavailable
+from kgents.store.interface import GroupOp
+
+MAX_GROUP = 256
+TRIES = 3  # of an item whose transaction collides with another
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An item that waits to be committed, and the future that its caller awaits."""
+
+    op: GroupOp[Any, Any]
+    item: Any
+    future: asyncio.Future[Any]
+
+
+def run_group(connection: Connection, group: Sequence[Waiting]) -> list[Any]:
+    """Run each operation of the group once, on all of its items; answers in the group's order."""
+    by_op: dict[int, list[int]] = {}
+    for index, waiting in enumerate(group):
+        by_op.setdefault(id(waiting.op), []).append(index)
+    results: list[Any] = [None] * len(group)
+    for indexes in by_op.values():
+        op = group[indexes[0]].op
+        for index, result in zip(indexes, op.apply(connection, [group[index].item for index in indexes]), strict=True):
+            results[index] = result
+    return results
+
+
+def settle(group: Sequence[Waiting], results: Sequence[Any]) -> None:
+    """Give each caller its result. To be called on the event loop's thread."""
+    for waiting, result in zip(group, results, strict=True):
+        if waiting.future.done():
+            continue  # the caller went away; what it asked for is committed all the same
+        if isinstance(result, BaseException):
+            waiting.future.set_exception(_for_caller(result))
+        else:
+            waiting.future.set_result(result)
+
+
+def settle_soon(group: Sequence[Waiting], results: Sequence[Any]) -> None:
+    """`settle`, from another thread. Callers whose event loop has ended are past telling."""
+    with contextlib.suppress(RuntimeError):
+        group[0].future.get_loop().call_soon_threadsafe(settle, group, results)
+
+
+def _for_caller(error: BaseException) -> BaseException:
+    if is_outage(error) or is_collision(error):
+        return unavailable(error)
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    # A future can't carry a StopIteration, and an exception that ends a thread or task is not the caller's to raise.
+    wrapped = RuntimeError(f"the work raised {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def is_final(error: BaseException, size: int, tries: int) -> bool:
+    """Whether a group of this size that failed after so many tries is to be refused, rather than tried again."""
+    return is_outage(error) or (size == 1 and not (is_collision(error) and tries < TRIES))
+
+
+def halves(group: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+    """The group in two; the first is the longer one where they differ."""
+    middle = (len(group) + 1) // 2
+    return group[:middle], group[middle:]
+
+
+def ended_by_outage(results: Sequence[Any]) -> bool:
+    """Whether the last of the results is that the database is away, so that there is no use in asking on."""
+    return isinstance(results[-1], BaseException) and is_outage(results[-1])

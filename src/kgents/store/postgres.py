@@ -1,0 +1,138 @@
+"""PostgreSQL over asyncpg, as a role that row-level security binds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from kgents.store.failures import draining, guard
+from kgents.store.groups import MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle
+from kgents.store.interface import GroupOp, Observe, Scope, unobserved
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LANES = 2  # groups in flight at once
+ANSWER = 2.0  # seconds for a server to answer the first, trivial statement of a transaction
+FAREWELL = 2.0  # seconds to close the connections
+
+# The server ends what is left of a process that stands still or is cut off, so that its locks don't stay.
+_SESSION = {
+    "statement_timeout": "10000",
+    "lock_timeout": "5000",
+    "idle_in_transaction_session_timeout": "15000",
+    "timezone": "UTC",
+}
+
+_SCOPE = "SELECT set_config('kgents.tenants', :tenants, true), set_config('kgents.key_id', :key, true)"
+_WRITE_SCOPE = sa.text(_SCOPE)
+_READ_SCOPE = sa.text(f"{_SCOPE}, set_config('transaction_read_only', 'on', true)")
+
+
+class PostgresStore:
+    """A Store over a PostgreSQL database."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str, observe: Observe = unobserved, *, pool_size: int = 10) -> None:
+        self._observe = observe
+        self._engine: AsyncEngine = create_async_engine(
+            make_url(url).set(drivername="postgresql+asyncpg"),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=5,
+            connect_args={"timeout": 3, "command_timeout": 15, "server_settings": _SESSION},
+        )
+        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
+        self._lanes: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    async def read(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
+        return await guard(self._transaction(_READ_SCOPE, scope, fn), only_reads=True)
+
+    async def write(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
+        return await guard(self._transaction(_WRITE_SCOPE, scope, fn))
+
+    def submit(self, op: GroupOp[Item, Result], item: Item) -> asyncio.Future[Result]:
+        if self._closed:
+            raise draining()
+        if not self._lanes:
+            self._lanes = [asyncio.create_task(self._lane(), name=f"postgres-lane-{n}") for n in range(LANES)]
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(Waiting(op, item, future))
+        return future
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._queue.join()
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+        # A server that doesn't answer must not hold up the end of this process.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._engine.dispose()
+
+    async def _transaction(self, set_scope: sa.TextClause, scope: Scope, fn: Callable[[Connection], T]) -> T:
+        if self._closed and asyncio.current_task() not in self._lanes:
+            raise draining()
+        parameters = {"tenants": scope.setting, "key": scope.key_id}
+        again = True
+        while True:
+            async with self._engine.connect() as connection:
+                try:
+                    await _enter(connection, set_scope, parameters)
+                except sa.exc.DBAPIError as error:
+                    if again and error.connection_invalidated:
+                        again = False
+                        continue
+                    raise
+                result = await connection.run_sync(fn)
+                await connection.commit()
+                return result
+
+    async def _lane(self) -> None:
+        while True:
+            group = [await self._queue.get()]
+            while len(group) < MAX_GROUP and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            started = perf_counter()
+            results = await self._commit(group)
+            self._observe(len(group), perf_counter() - started)
+            settle(group, results)
+            for _ in group:
+                self._queue.task_done()
+
+    async def _commit(self, group: list[Waiting], tries: int = 1) -> list[Any]:
+        try:
+            scope = Scope.tenants(waiting.op.tenant_of(waiting.item) for waiting in group)
+            return await self._transaction(_WRITE_SCOPE, scope, lambda connection: run_group(connection, group))
+        except Exception as error:
+            if is_final(error, len(group), tries):
+                return [error] * len(group)
+        if len(group) == 1:
+            return await self._commit(group, tries + 1)
+        first, second = halves(group)
+        results = await self._commit(first)
+        return results + ([results[-1]] * len(second) if ended_by_outage(results) else await self._commit(second))
+
+
+async def _enter(connection: AsyncConnection, set_scope: sa.TextClause, parameters: dict[str, str]) -> None:
+    """Begin a transaction and set its scope.
+
+    This shows as well whether the server is still there. Nothing was done before, so where a pooled connection proves
+    dead (the server was restarted) the caller may try a new one.
+    """
+    async with asyncio.timeout(ANSWER):
+        await connection.execute(set_scope, parameters)
