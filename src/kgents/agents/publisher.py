@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 
 import structlog
 
@@ -14,12 +15,22 @@ from kgents.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 MAX_CHUNK = 64
+MAX_STORED = 1024 * 1024  # bytes of a run's events that are kept to be sent again
 LINGER = 30.0  # seconds that a finished run's events wait for a bus that is away
 
 
 def events_subject(run_id: str) -> str:
     """The subject of a run's events."""
     return f"kgents.events.{run_id}"
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Some events as one message. `sequence` is its place in the stream, once it is stored."""
+
+    payload: bytes
+    message_id: str
+    sequence: int = 0
 
 
 class Publisher:
@@ -34,6 +45,9 @@ class Publisher:
         self._run_id = run_id
         self._subject = events_subject(run_id)
         self._waiting: deque[RunEvent] = deque()
+        self._unsent: deque[_Chunk] = deque()
+        self._stored: deque[_Chunk] = deque()
+        self._stored_bytes = 0
         self._changed = asyncio.Event()
         self._closed = False
         self._last_on_subject = 0
@@ -63,45 +77,69 @@ class Publisher:
     async def run(self) -> None:
         """Publish until closed and empty."""
         lingered = 0.0
-        while self._waiting or not self._closed:
-            if not self._waiting:
+        while self._unsent or self._waiting or not self._closed:
+            if not self._unsent and not self._waiting:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            chunk = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_CHUNK))]
-            payload = b"[" + b",".join(event.dump() for event in chunk) + b"]"
-            while not await self._send(payload, f"{self._run_id}:{chunk[0].sequence}"):
-                if self._lost or lingered >= LINGER:
-                    log.warning("run events were not published", run_id=self._run_id, taken_over=self._lost)
-                    return
+            if not self._unsent:
+                self._unsent.append(self._chunk())
+            if await self._send(self._unsent[0]):
+                self._keep(self._unsent.popleft())
+            elif self._lost or lingered >= LINGER:
+                log.warning("run events were not published", run_id=self._run_id, taken_over=self._lost)
+                return
+            else:
                 await asyncio.sleep(0.5)
                 lingered += 0.5 if self._closed else 0.0
 
-    async def _send(self, payload: bytes, message_id: str) -> bool:
+    def _chunk(self) -> _Chunk:
+        events = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_CHUNK))]
+        payload = b"[" + b",".join(event.dump() for event in events) + b"]"
+        return _Chunk(payload, f"{self._run_id}:{events[0].sequence}")
+
+    def _keep(self, chunk: _Chunk) -> None:
+        """Remember a chunk that was stored, should the server lose it again (run events are written behind)."""
+        self._stored.append(chunk)
+        self._stored_bytes += len(chunk.payload)
+        while self._stored_bytes > MAX_STORED:
+            self._stored_bytes -= len(self._stored.popleft().payload)
+
+    async def _send(self, chunk: _Chunk) -> bool:
         try:
             ack = await self._bus.publish(
-                self._subject, payload, message_id=message_id, expect_last_on_subject=self._last_on_subject
+                self._subject,
+                chunk.payload,
+                message_id=chunk.message_id,
+                expect_last_on_subject=self._last_on_subject,
             )
         except WrongLastSequence as error:
             if error.actual is not None and error.actual < self._last_on_subject:
-                # The server lost the end of its stream in a crash; what it lost is in the run's last event.
-                self._last_on_subject = error.actual
+                self._rewind(error.actual)
                 return False
             # Either an earlier try of this chunk arrived although its acknowledgement did not, or the run has
             # another owner.
-            return await self._adopt(payload)
+            return await self._adopt(chunk)
         except Unavailable:
             return False
-        self._last_on_subject = ack.seq
+        self._last_on_subject = chunk.sequence = ack.seq
         return True
 
-    async def _adopt(self, payload: bytes) -> bool:
+    def _rewind(self, actual: int) -> None:
+        """The server lost what it had stored after `actual`: that goes again, before what is new."""
+        while self._stored and self._stored[-1].sequence > actual:
+            chunk = self._stored.pop()
+            self._stored_bytes -= len(chunk.payload)
+            self._unsent.appendleft(chunk)
+        self._last_on_subject = actual
+
+    async def _adopt(self, chunk: _Chunk) -> bool:
         try:
             last = await self._bus.last_event(self._run_id)
         except Unavailable:
             return False
-        if last is not None and last[1] == payload:
-            self._last_on_subject = last[0]
+        if last is not None and last[1] == chunk.payload:
+            self._last_on_subject = chunk.sequence = last[0]
             return True
         self._lost = True
         return False

@@ -27,7 +27,7 @@ OpenAI-compatible routes answer in OpenAI's own error shape. Every POST takes an
 with `limit` and `after`.
 """
 
-ROUTERS = (agents, sessions, runs, chat, responses, models, usage, api_keys, tenants, audit, health)
+ROUTERS = (chat, responses, runs, models, agents, sessions, usage, api_keys, tenants, audit, health)
 
 
 def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
@@ -41,8 +41,9 @@ def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
+    # The routes themselves, not their routers: an included router is asked about every request, route by route.
     for module in ROUTERS:
-        app.include_router(module.router)
+        app.router.routes.extend(module.router.routes)
     app.router.routes.extend(pages)
     app.add_exception_handler(KgentsError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)

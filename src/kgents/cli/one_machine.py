@@ -48,6 +48,10 @@ class _Nats:
     def on_exit(self, status: int) -> None:
         """Nothing to do: its files are its own."""
 
+    def is_well(self) -> bool:
+        # A full disk stops its streams until it is started again, also once there is room.
+        return self.local.healthy()
+
 
 class OneMachine:
     """The processes of `kgents up` over one data folder."""

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 STABLE = 10.0  # seconds after which a process that dies is restarted at once
 MAX_BACKOFF = 5.0
+LOOK_EVERY = 2.0
+UNWELL = 10.0  # seconds without working after which a process is started again
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,6 +44,10 @@ class Child(Protocol):
 
     def on_exit(self, status: int) -> None:
         """Told of its end, with the status that waitpid gave."""
+        ...
+
+    def is_well(self) -> bool:
+        """Whether it does its work. One that does not for a while is killed, and so started again."""
         ...
 
 
@@ -69,6 +75,9 @@ class Forked:
 
     def on_exit(self, status: int) -> None:  # noqa: ARG002 - the protocol's
         self._forget_pipe()
+
+    def is_well(self) -> bool:
+        return True  # what it depends on is on its health page; starting it again would mend none of that
 
     def wait_ready(self, deadline: float) -> bool:
         """Wait until the child says that it is ready; False when it ended or `deadline` (monotonic) passed first."""
@@ -168,6 +177,7 @@ class _Running:
     pid: int
     started: float
     backoff: float = 0.0
+    unwell_since: float | None = None
     restart_at: float | None = None
 
 
@@ -181,6 +191,7 @@ class Supervisor:
     started: Callable[[dict[str, int]], None]
     _running: list[_Running] = field(default_factory=list)
     _stopping: bool = False
+    _looked: float = 0.0
 
     def start(self, child: Child) -> int:
         """Start a child and keep it running; answers its pid."""
@@ -200,6 +211,7 @@ class Supervisor:
         while not self._stopping:
             self._reap()
             self._restart()
+            self._look_after()
             time.sleep(0.05)
         self.stop()
 
@@ -228,6 +240,22 @@ class Supervisor:
             running.backoff = 0.0 if lived > STABLE else min(MAX_BACKOFF, running.backoff * 2 or 0.1)
             running.restart_at = time.monotonic() + running.backoff
             log.warning("process ended, restarting", process=running.child.name, status=status, lived=round(lived, 1))
+
+    def _look_after(self) -> None:
+        """Now and then, ask each child whether it works, and kill one that has not for a while."""
+        now = time.monotonic()
+        if now < self._looked + LOOK_EVERY:
+            return
+        self._looked = now
+        for running in self._running:
+            if running.restart_at is not None or running.child.is_well():
+                running.unwell_since = None
+            elif running.unwell_since is None:
+                running.unwell_since = now
+            elif now - running.unwell_since > UNWELL:
+                log.warning("process does not work, starting it again", process=running.child.name)
+                running.unwell_since = None
+                _kill(running.pid, signal.SIGKILL)
 
     def _restart(self) -> None:
         for running in self._running:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kgents.store.failures import draining, guard
@@ -43,10 +42,10 @@ class PostgresStore:
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, observe: Observe = unobserved, *, pool_size: int = 10) -> None:
+    def __init__(self, url: sa.URL, observe: Observe = unobserved, *, pool_size: int = 10) -> None:
         self._observe = observe
         self._engine: AsyncEngine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+            url,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=5,
@@ -57,9 +56,13 @@ class PostgresStore:
         self._closed = False
 
     async def read(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
+        if self._closed:
+            raise draining()
         return await guard(self._transaction(_READ_SCOPE, scope, fn), only_reads=True)
 
     async def write(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
+        if self._closed:
+            raise draining()
         return await guard(self._transaction(_WRITE_SCOPE, scope, fn))
 
     def submit(self, op: GroupOp[Item, Result], item: Item) -> asyncio.Future[Result]:
@@ -85,8 +88,6 @@ class PostgresStore:
                 await self._engine.dispose()
 
     async def _transaction(self, set_scope: sa.TextClause, scope: Scope, fn: Callable[[Connection], T]) -> T:
-        if self._closed and asyncio.current_task() not in self._lanes:
-            raise draining()
         parameters = {"tenants": scope.setting, "key": scope.key_id}
         again = True
         while True:

@@ -9,12 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
-from sqlalchemy.engine import make_url
 
 from kgents.store.failures import draining, guard, is_outage
 from kgents.store.groups import MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle_soon
@@ -35,11 +33,7 @@ class SqliteStore:
 
     dialect = "sqlite"
 
-    def __init__(self, url: str, observe: Observe = unobserved) -> None:
-        path = make_url(url).database
-        if not path:
-            raise ValueError("a SQLite database needs a file: sqlite:///path/to/kgents.db")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, url: sa.URL, observe: Observe = unobserved) -> None:
         self._observe = observe
         self._writer = _engine(url, _begin_write, "busy_timeout=0", pool_size=1)
         self._reader = _engine(url, _begin_read, "query_only=ON", pool_size=READERS)
@@ -149,7 +143,7 @@ def _check_open(connection: Connection) -> None:
         raise OSError("SQLite has rolled the transaction back")
 
 
-def _engine(url: str, begin: Callable[[Connection], None], *more: str, pool_size: int) -> sa.Engine:
+def _engine(url: sa.URL, begin: Callable[[Connection], None], *more: str, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
         poolclass=sa.pool.QueuePool,

@@ -49,11 +49,13 @@ class RunWorker:
 
     async def run(self) -> None:
         """Work until cancelled. What is in hand then is the executor's to finish or hand over."""
-        async for delivery in self._bus.consume(RUNS_STREAM, "workers", batch=1, ack_wait=ACK_WAIT):
-            await self._slots.acquire()
-            task = asyncio.create_task(self._handle(delivery))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+        async with self._bus.consume(RUNS_STREAM, "workers", batch=1, ack_wait=ACK_WAIT) as deliveries:
+            while True:
+                # A delivery that waited for a slot would lose its lease meanwhile.
+                await self._slots.acquire()
+                task = asyncio.create_task(self._handle(await anext(deliveries)))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
 
     async def finish(self, timeout: float) -> None:
         """Wait for the acknowledgements of what was in hand."""

@@ -1,61 +1,93 @@
-"""All tables; and on PostgreSQL the application's role, and row-level security forced on every tenant's table."""
+"""All tables; and on PostgreSQL the application's role, and row-level security forced on every tenant's table.
+
+Until the first release this stays equal to tables.py: `python -m kgents.store.migrations.generate` writes what follows
+`_create_tables` anew. docs/decisions/0001-row-level-security.md explains roles and policies.
+"""
 
 import sqlalchemy as sa
 from alembic import op
+
+from kgents.errors import Conflict
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-APPEND_ONLY = ("audit_log", "usage_events")
-SHARED = ("alembic_version", "processes")  # the tables that are no tenant's
-
-MINE = (
-    "(tenant_id = ANY (string_to_array(current_setting('kgents.tenants', true), ','))"
-    " OR current_setting('kgents.tenants', true) = '*')"
+TENANTS_TABLES = (
+    "agent_versions",
+    "agents",
+    "api_keys",
+    "audit_log",
+    "balances",
+    "cache_changes",
+    "idempotency_keys",
+    "messages",
+    "outbox",
+    "quotas",
+    "run_steps",
+    "runs",
+    "sessions",
+    "tenants",
+    "usage_events",
 )
-THE_KEY = "key_id = current_setting('kgents.key_id', true)"
+APPEND_ONLY = ("audit_log", "usage_events")  # the application may neither change nor delete what it wrote
+
+# In subqueries without a reference to the row, the setting is taken apart once a statement, not once a row.
+MINE = (
+    "tenant_id = ANY ((SELECT string_to_array(current_setting('kgents.tenants', true), ','))::text[])"
+    " OR (SELECT current_setting('kgents.tenants', true) = '*')"
+)
+THE_KEY = "key_id = (SELECT current_setting('kgents.key_id', true))"
 
 
 def upgrade() -> None:
     _create_tables()
     if op.get_bind().dialect.name == "postgresql":
+        _create_role()
+        _grant()
         _secure()
 
 
-def _secure() -> None:
+def _create_role() -> None:
+    if op.get_bind().scalar(sa.text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kgents_app')")):
+        return
+    if not op.get_bind().scalar(sa.text("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user")):
+        raise Conflict(
+            "The role that migrates may not create the role kgents_app, as which the application works. Have a "
+            "superuser run: CREATE ROLE kgents_app NOLOGIN; then migrate again. Nothing was changed.",
+            code="database-role",
+        )
+    # Roles belong to the whole cluster: another database's migration may be making the same one right now.
     op.execute(
         """
         DO $$ BEGIN
-            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kgents_app') THEN
-                CREATE ROLE kgents_app NOLOGIN NOSUPERUSER NOBYPASSRLS;
-            END IF;
+            CREATE ROLE kgents_app NOLOGIN NOSUPERUSER NOBYPASSRLS;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
         END $$
         """
     )
-    for table in sa.inspect(op.get_bind()).get_table_names():
-        _grant(table)
-        if table not in SHARED:
-            op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-            op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
-            op.execute(f"CREATE POLICY tenant ON {table} USING {MINE} WITH CHECK {MINE}")
-    op.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO kgents_app")
+
+
+def _grant() -> None:
+    schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
+    op.execute(f"GRANT USAGE ON SCHEMA {schema} TO kgents_app")
+    op.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO kgents_app")
+    op.execute("GRANT SELECT ON alembic_version TO kgents_app")
+    for table in (*TENANTS_TABLES, "processes"):
+        rights = "SELECT, INSERT" if table in APPEND_ONLY else "SELECT, INSERT, UPDATE, DELETE"
+        op.execute(f"GRANT {rights} ON {table} TO kgents_app")
+
+
+def _secure() -> None:
+    for table in TENANTS_TABLES:
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        op.execute(f"CREATE POLICY tenant ON {table} USING ({MINE}) WITH CHECK ({MINE})")
     # Before a request is authenticated its tenant is not known: the key that it names, and its tenant, may be read.
     op.execute(f"CREATE POLICY authentication ON api_keys FOR SELECT USING ({THE_KEY})")
     owner = f"tenant_id = (SELECT api_keys.tenant_id FROM api_keys WHERE {THE_KEY})"  # noqa: S608 - a constant
     op.execute(f"CREATE POLICY authentication ON tenants FOR SELECT USING ({owner})")
-
-
-def _grant(table: str) -> None:
-    if table == "alembic_version":
-        rights = "SELECT"
-    elif table in APPEND_ONLY:
-        rights = "SELECT, INSERT"
-    else:
-        rights = "SELECT, INSERT, UPDATE, DELETE"
-    op.execute(f"GRANT {rights} ON {table} TO kgents_app")
 
 
 def downgrade() -> None:
