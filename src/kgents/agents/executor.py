@@ -24,7 +24,7 @@ from kgents.clock import Clock
 from kgents.config import Settings
 from kgents.errors import KgentsError, Unavailable
 from kgents.store.engine import Scope, Store
-from kgents.telemetry import traces
+from kgents.telemetry import logs, traces
 from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,8 @@ class Executor:
         """Record a run and its reservation. Raises QuotaExceeded, Conflict, NotFound, Unprocessable, Unavailable."""
         if self._draining:
             raise draining()
-        return await self._store.submit(self._admit, admission)
+        with traces.sql("admit run"):
+            return await self._store.submit(self._admit, admission)
 
     def start(self, work: Work, *, channel: Channel | None = None) -> Execution:
         """Carry out a run that is recorded as `running` with this instance as its owner."""
@@ -174,46 +175,46 @@ class Executor:
         return self._store.submit(self._record_op, record)
 
     async def _carry_out(self, execution: Execution) -> Run:
-        work = execution.work
-        run = work.run
-        started = self._clock.monotonic()
-        publisher = self._publisher(work)
+        """The run at its end. Whatever goes wrong, it is left ended, in the queue, or for the keeper to give back."""
+        run = execution.work.run
+        publisher: Publisher | None = None
+        self._metrics.run_started()
         try:
-            with traces.run_span(run.run_id, run.agent_id, run.traceparent):
-                last = await publisher.resume() if publisher and work.resumed else 0
-                outlet = _Outlet(execution.channel, publisher, last)
-                task = RunTask(self._shared, work, outlet, stream=run.mode != "wait")
-                if work.resumed:
-                    self._metrics.run_restarted()
-                    outlet.emit("run.restarted", {"attempt": run.attempt, "step": work.step})
-                else:
-                    outlet.emit("run.created", {"run_id": run.run_id, "agent_id": run.agent_id})
-                finish = await self._recorded(execution, task)
-            ended = self._ended(run, finish, task)
-            self._metrics.run(run.mode, ended.status, self._clock.monotonic() - started)
-            return ended
+            with traces.run_span(run.run_id, run.agent_id, run.traceparent), logs.bound(run_id=run.run_id):
+                publisher = self._publisher(run)
+                return await self._to_the_end(execution, publisher)
+        except KgentsError as error:
+            if error.code not in ("run-taken-over", "draining"):
+                self._stranded[run.run_id] = run
+            raise
         finally:
+            self._metrics.run_left()
             self._running.pop(run.run_id, None)
             if execution.channel:
                 execution.channel.close()
             if publisher:
                 publisher.close()
 
-    async def _recorded(self, execution: Execution, task: RunTask) -> Finish:
-        """The run's end. Whatever goes wrong, the run is left either ended, in the queue, or for the keeper."""
-        run = execution.work.run
+    async def _to_the_end(self, execution: Execution, publisher: Publisher | None) -> Run:
+        work, run = execution.work, execution.work.run
+        started = self._clock.monotonic()
+        last = await publisher.resume() if publisher and work.resumed else 0
+        outlet = _Outlet(execution.channel, publisher, last)
+        task = RunTask(self._shared, work, outlet, stream=run.mode != "wait")
+        if work.resumed:
+            self._metrics.run_restarted()
+            outlet.emit("run.restarted", {"attempt": run.attempt, "step": work.step})
+        else:
+            outlet.emit("run.created", {"run_id": run.run_id, "agent_id": run.agent_id})
         try:
-            return await self._execute(execution, task)
-        except KgentsError as error:
-            if error.code not in ("run-taken-over", "draining"):
-                self._stranded[run.run_id] = run
+            finish = await self._execute(execution, task)
+        except KgentsError:
             raise
         except Exception as error:
-            log.exception("run failed unexpectedly", exc_info=error, run_id=run.run_id)
-            self._stranded[run.run_id] = run
+            log.exception("run failed unexpectedly", exc_info=error)
             finish = await task.abandon("failed", KgentsError("An error on our side ended the run; it is logged."))
-            del self._stranded[run.run_id]
-            return finish
+        self._metrics.run(run.mode, finish.status, self._clock.monotonic() - started)
+        return self._ended(run, finish, task)
 
     async def _execute(self, execution: Execution, task: RunTask) -> Finish:
         try:
@@ -244,11 +245,11 @@ class Executor:
             owner=None,
         )
 
-    def _publisher(self, work: Work) -> Publisher | None:
-        if work.run.mode == "wait":
+    def _publisher(self, run: Run) -> Publisher | None:
+        if run.mode == "wait":
             return None
-        publisher = Publisher(self._bus, work.run.run_id)
-        task = asyncio.create_task(publisher.run(), name=f"events-{work.run.run_id}")
+        publisher = Publisher(self._bus, run.run_id)
+        task = asyncio.create_task(publisher.run(), name=f"events-{run.run_id}")
         self._publishers.add(task)
         task.add_done_callback(self._publishers.discard)
         return publisher

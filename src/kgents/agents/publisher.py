@@ -11,6 +11,7 @@ import structlog
 from kgents.agents.events import RunEvent, load_events
 from kgents.bus.nats import Bus, WrongLastSequence
 from kgents.errors import Unavailable
+from kgents.telemetry import traces
 
 log = structlog.get_logger(__name__)
 
@@ -107,12 +108,13 @@ class Publisher:
 
     async def _send(self, chunk: _Chunk) -> bool:
         try:
-            ack = await self._bus.publish(
-                self._subject,
-                chunk.payload,
-                message_id=chunk.message_id,
-                expect_last_on_subject=self._last_on_subject,
-            )
+            with traces.publish("kgents.events"):
+                ack = await self._bus.publish(
+                    self._subject,
+                    chunk.payload,
+                    message_id=chunk.message_id,
+                    expect_last_on_subject=self._last_on_subject,
+                )
         except WrongLastSequence as error:
             if error.actual is not None and error.actual < self._last_on_subject:
                 self._rewind(error.actual)

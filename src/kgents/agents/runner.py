@@ -323,7 +323,8 @@ class RunTask:
             )
         )
         try:
-            recorded = await asyncio.shield(future)
+            with traces.sql("record step"):
+                recorded = await asyncio.shield(future)
         except asyncio.CancelledError:
             # The record may be on its way to disk: only its outcome says what is left to record.
             await asyncio.wait([future])

@@ -76,13 +76,16 @@ class _Exchange:
         traceparent = self._headers.get(b"traceparent")
         with (
             logs.bound(request_id=self._request_id),
-            traces.server_span(self._scope["method"], traceparent.decode("latin-1") if traceparent else None),
+            traces.server_span(
+                self._scope["method"], traceparent.decode("latin-1") if traceparent else None
+            ) as exchange,
         ):
             try:
                 await self._guarded()
             finally:
                 elapsed = perf_counter() - started
                 route = getattr(self._scope.get("route"), "path", "unmatched")
+                exchange.answered(self._scope["method"], route, self._status or 499)
                 metrics.request_ended(route, self._scope["method"], self._status or 499, elapsed)
                 log.info(
                     "request",

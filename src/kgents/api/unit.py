@@ -19,6 +19,7 @@ from kgents.agents.ledger_ops import IdempotencyKey, check_key
 from kgents.api.call import Call
 from kgents.store.engine import Scope
 from kgents.store.tables import idempotency_keys
+from kgents.telemetry import traces
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ class _Answer:
 
 async def read(call: Call, fn: Callable[[Connection], T], scope: Scope | None = None) -> T:
     """Run `fn` in a read transaction over the tenant's rows (or over `scope`)."""
-    return await call.services.store.read(scope or Scope.tenant(call.tenant_id), fn)
+    with traces.sql("read"):
+        return await call.services.store.read(scope or Scope.tenant(call.tenant_id), fn)
 
 
 async def write(
@@ -61,7 +63,8 @@ async def write(
             _save(connection, call.tenant_id, key, status, kept)
         return _Answer(status, body)
 
-    answer = await call.services.store.write(scope or Scope.tenant(call.tenant_id), unit)
+    with traces.sql("write"):
+        answer = await call.services.store.write(scope or Scope.tenant(call.tenant_id), unit)
     headers = {"Idempotent-Replayed": "true"} if answer.replayed else None
     return Response(answer.body, status_code=answer.status, headers=headers, media_type="application/json")
 

@@ -14,7 +14,7 @@ def parse_url(url: str) -> sa.URL:
     """A database's URL, with the driver that kgents uses. Raises Unprocessable for one that names no such database."""
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         raise _no_database() from None  # its message may hold the password
     if parsed.get_backend_name() == "postgresql":
         return parsed.set(drivername="postgresql+asyncpg")

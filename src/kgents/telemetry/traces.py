@@ -94,24 +94,43 @@ def current_traceparent() -> str | None:
     return _current.get()
 
 
+class Exchange:
+    """An HTTP request that is being traced."""
+
+    def __init__(self, span: Any = None) -> None:
+        self._span = span
+
+    def answered(self, method: str, route: str, status: int) -> None:
+        """Say which route answered, and how."""
+        if self._span is not None:
+            self._span.update_name(f"{method} {route}")
+            self._span.set_attribute("http.route", route)
+            self._span.set_attribute("http.response.status_code", status)
+
+
+_UNTRACED_EXCHANGE = Exchange()
+
+
 @contextmanager
-def server_span(method: str, traceparent: str | None) -> Iterator[None]:
-    """An HTTP request, in the trace that its client began."""
-    parsed = parse(traceparent)
-    if _tracing is None:
-        if parsed is None:
-            yield
-            return
-        token = _current.set(traceparent)
-        try:
-            with logs.bound(trace_id=parsed[0]):
-                yield
-        finally:
-            _current.reset(token)
+def server_span(method: str, traceparent: str | None) -> Iterator[Exchange]:
+    """An HTTP request, in the trace that its client began or in one of its own."""
+    if _tracing is not None:
+        parent = traceparent if parse(traceparent) else None
+        with _span(f"HTTP {method}", _tracing.trace.SpanKind.SERVER, parent, {"http.request.method": method}) as span:
+            yield Exchange(span)
         return
-    kind = _tracing.trace.SpanKind.SERVER
-    with _span(f"HTTP {method}", kind, traceparent if parsed else None, {"http.request.method": method}):
-        yield
+    parsed = parse(traceparent)
+    if parsed is None:
+        trace_id = os.urandom(16).hex()
+        traceparent = f"00-{trace_id}-{os.urandom(8).hex()}-00"
+    else:
+        trace_id = parsed[0]
+    token = _current.set(traceparent)
+    try:
+        with logs.bound(trace_id=trace_id):
+            yield _UNTRACED_EXCHANGE
+    finally:
+        _current.reset(token)
 
 
 @contextmanager
@@ -166,3 +185,35 @@ def tool_call(name: str) -> Any:
         return _UNTRACED
     attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
     return _span(f"execute_tool {name}", _tracing.trace.SpanKind.INTERNAL, None, attributes)
+
+
+def sql(operation: str) -> Any:
+    """A transaction, from the wish for it to its commit. `operation` names what it does, never what with."""
+    if _tracing is None:
+        return _UNTRACED
+    return _span(operation, _tracing.trace.SpanKind.CLIENT, None, {"db.operation.name": operation})
+
+
+def publish(subject: str, messages: int = 1) -> Any:
+    """The sending of messages to the bus, until it has stored them."""
+    if _tracing is None:
+        return _UNTRACED
+    attributes = {
+        "messaging.system": "nats",
+        "messaging.operation.name": "publish",
+        "messaging.destination.name": subject,
+        "messaging.batch.message_count": messages,
+    }
+    return _span(f"publish {subject}", _tracing.trace.SpanKind.PRODUCER, None, attributes)
+
+
+def process(subject: str, traceparent: str | None = None) -> Any:
+    """The handling of a message from the bus, in the trace of the work that it tells of."""
+    if _tracing is None:
+        return _UNTRACED
+    attributes = {
+        "messaging.system": "nats",
+        "messaging.operation.name": "process",
+        "messaging.destination.name": subject,
+    }
+    return _span(f"process {subject}", _tracing.trace.SpanKind.CONSUMER, traceparent, attributes)

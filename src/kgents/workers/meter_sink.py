@@ -8,9 +8,10 @@ import orjson
 import structlog
 
 from kgents.bus.nats import Bus, Delivery
-from kgents.bus.streams import USAGE_STREAM
+from kgents.bus.streams import USAGE_STREAM, USAGE_SUBJECT
 from kgents.errors import Unavailable
 from kgents.meter.client import MeterClient, MeterRefused, MeterUnavailable
+from kgents.telemetry import traces
 from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,8 @@ class MeterSink:
         """Deliver until cancelled."""
         async for delivery in self._bus.consume(USAGE_STREAM, "meter-sink", batch=FETCH, ack_wait=ACK_WAIT):
             try:
-                await self._deliver(delivery)
+                with traces.process(USAGE_SUBJECT):
+                    await self._deliver(delivery)
             except Unavailable as error:
                 # The bus did not hear of it: the message comes again, and the meter counts its events once.
                 log.warning("usage was delivered but not acknowledged", reason=error.code)

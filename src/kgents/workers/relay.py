@@ -14,6 +14,7 @@ from kgents.errors import Unavailable
 from kgents.store import outbox
 from kgents.store.engine import Scope, Store
 from kgents.store.outbox import OutboxRow
+from kgents.telemetry import traces
 from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -67,7 +68,10 @@ class Relay:
             (RUNS_SUBJECT, [(row.message_id, row.payload.encode(), [row]) for row in queued]),
             (USAGE_SUBJECT, list(pack(usage))),
         ):
-            acks = await self._bus.publish_many(subject, [(message_id, payload) for message_id, payload, _ in packs])
+            with traces.publish(subject, len(packs)):
+                acks = await self._bus.publish_many(
+                    subject, [(message_id, payload) for message_id, payload, _ in packs]
+                )
             for (_, _, members), ack in zip(packs, acks, strict=True):
                 if isinstance(ack, Exception):
                     failure = ack
