@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from kgents.api.call import Call, UsageRead
 from kgents.api.json_route import JsonRoute
@@ -40,8 +40,10 @@ class UsageWindow(BaseModel):
 class UsageReport(BaseModel):
     """Sums of usage events, exact to the token."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     object: Literal["usage"] = "usage"
-    from_: str
+    from_: Annotated[str, Field(alias="from")]
     to: str
     window: Window
     data: list[UsageWindow]
