@@ -47,7 +47,7 @@ from kgents.telemetry.server import serve_telemetry, telemetry_app
 from kgents.tenants import keys
 from kgents.tenants.audit import AuditService
 from kgents.tenants.authenticator import Authenticator
-from kgents.tenants.ratelimit import open_limiter
+from kgents.tenants.ratelimit import Limiter, open_limiter
 from kgents.tenants.service import KeyService, TenantService
 from kgents.workers.meter_sink import MeterSink
 from kgents.workers.relay import Relay
@@ -275,6 +275,18 @@ def _signals(handler: Callable[[int, object], None]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def _limiter(parts: Parts) -> Limiter:
+    url = parts.settings.redis_url
+    limiter = open_limiter(url.get_secret_value() if url else None, parts.clock)
+
+    async def shared() -> Facts:
+        alone = not await limiter.ping()
+        return Facts(degraded="it does not answer; each process counts alone" if alone else None)
+
+    parts.health.add(Check("rate_limits", "external", shared if url else None))
+    return limiter
+
+
 def _services(parts: Parts) -> Services:
     settings = parts.settings
     peppers = keys.parse_peppers(settings.pepper.get_secret_value())
@@ -287,9 +299,7 @@ def _services(parts: Parts) -> Services:
         metrics=parts.metrics,
         health=parts.health,
         authenticator=Authenticator(parts.store, parts.clock, peppers, parts.feed.fresh),
-        limits=RateLimits(
-            open_limiter(settings.redis_url.get_secret_value() if settings.redis_url else None, parts.clock), settings
-        ),
+        limits=RateLimits(_limiter(parts), settings),
         registry=parts.registry,
         planner=parts.planner,
         catalog=Catalog(parts.store, parts.feed.fresh),

@@ -85,12 +85,16 @@ class HealthBoard:
     """Asks every dependency at once, each with a timeout; tells an answer again for at most a second."""
 
     def __init__(self, checks: Sequence[Check], clock: Clock) -> None:
-        self._checks = checks
+        self._checks = list(checks)
         self._clock = clock
         self._last_ok: dict[str, int] = {}
         self._asking: asyncio.Task[Report] | None = None
         self._answer: tuple[float, Report] | None = None
         self.draining = False
+
+    def add(self, check: Check) -> None:
+        """Ask one dependency more."""
+        self._checks.append(check)
 
     async def report(self) -> Report:
         """The health now. Never raises."""

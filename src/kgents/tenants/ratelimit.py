@@ -47,6 +47,10 @@ class Limiter(Protocol):
         """Count tokens that were used. The bucket may overflow: then there is no room until that has drained."""
         ...
 
+    async def ping(self) -> bool:
+        """Whether what processes share answers, asked just now."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections."""
         ...
@@ -136,6 +140,9 @@ class MemoryLimiter:
         now = int(self._monotonic() * TICKS)
         level = self._tokens.level(tenant_id, limit, now) + max(0, cost) * 60 * TICKS
         self._tokens.put(tenant_id, level, limit, now)
+
+    async def ping(self) -> bool:
+        return True
 
     async def close(self) -> None:
         pass
