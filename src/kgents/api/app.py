@@ -7,14 +7,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from kgents import __version__
 from kgents.api import problems
-from kgents.api.edge import Edge
+from kgents.api.edge import REQUEST_ID, Edge
 from kgents.api.routes import agents, api_keys, audit, chat, health, models, responses, runs, sessions, tenants, usage
 from kgents.api.services import Services
 from kgents.errors import KgentsError
@@ -53,7 +54,7 @@ def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
 
 
 def _respond(request: Request, error: KgentsError) -> Response:
-    return problems.respond(error, request.url.path, request.headers.get("x-request-id", ""))
+    return problems.respond(error, request.url.path, request.scope.get(REQUEST_ID, ""))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -68,7 +69,19 @@ async def _on_validation(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _respond(request, problems.of_http(error, request.url.path))
+    failure = problems.of_http(error, request.url.path)
+    if failure.status == 405:
+        failure.headers["Allow"] = ", ".join(_methods(request))
+    return _respond(request, failure)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that some route takes at the request's path; the framework tells only the first route's."""
+    methods: set[str] = set()
+    for route in request.app.router.routes:
+        if isinstance(route, Route | APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -109,5 +122,6 @@ def _describe_problems(path: str, responses: dict[str, Any]) -> None:
         return
     for status in ("4XX", "5XX"):
         content = responses.get(status, {}).get("content", {})
-        if "application/json" in content:
-            content["application/problem+json"] = content.pop("application/json")
+        for media_type in ("application/json", "text/event-stream"):
+            if media_type in content:
+                content["application/problem+json"] = content.pop(media_type)

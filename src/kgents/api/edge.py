@@ -24,6 +24,7 @@ from kgents.telemetry import logs, traces
 
 log = structlog.get_logger("kgents.api")
 
+REQUEST_ID = "kgents.request_id"
 BODY_TIMEOUT = 30.0  # seconds for a client to send its body
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
@@ -68,6 +69,7 @@ class _Exchange:
         self._path: str = scope["path"]
         given = self._headers.get(b"x-request-id", b"")
         self._request_id = given.decode() if _REQUEST_ID.match(given) else new_id("req")
+        scope[REQUEST_ID] = self._request_id
 
     async def run(self) -> None:
         metrics = self._services.metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
@@ -271,15 +271,16 @@ async def delete_agent(call: AgentsWrite, agent: AgentRef) -> Response:
     responses=PROBLEMS,
 )
 async def list_agent_versions(
-    call: AgentsRead, agent: AgentRef, limit: Limit = 20, after: Cursor = ""
+    call: AgentsRead,
+    agent: AgentRef,
+    limit: Limit = 20,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="The `last_id` of the page before.")] = 0,
 ) -> Page[AgentDocument]:
     """The agent's versions, oldest first; `after` is a version."""
-    if not (after == "" or (after.isascii() and after.isdigit() and len(after) < 10)):
-        raise InvalidRequest("after must be the last version of the page before.", param="after")
 
     def unit(connection: Connection) -> list[Agent]:
         found = service.get_agent(connection, call.tenant_id, agent)
-        return repository.versions(connection, call.tenant_id, found.agent_id, int(after or "0"), limit + 1)
+        return repository.versions(connection, call.tenant_id, found.agent_id, after, limit + 1)
 
     found = await read(call, unit)
     page = page_of([show(version) for version in found], limit)

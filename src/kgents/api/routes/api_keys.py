@@ -23,6 +23,19 @@ router = APIRouter(tags=["API keys"], route_class=JsonRoute)
 
 KeyId = Annotated[str, Path(max_length=64, description="The key's id: its part between the underscores.")]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
+ScopeName = Literal[
+    "agents:read",
+    "agents:write",
+    "sessions:read",
+    "sessions:write",
+    "runs:read",
+    "runs:write",
+    "usage:read",
+    "keys:read",
+    "keys:write",
+    "audit:read",
+    "platform:admin",
+]
 
 
 class ApiKeyRequest(BaseModel):
@@ -31,7 +44,7 @@ class ApiKeyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Name
-    scopes: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=32)] | None = None
+    scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=32)] | None = None
     role: Literal["owner", "developer", "viewer"] | None = None
     expires_at: Annotated[datetime | None, Field(description="RFC 3339, with an offset.")] = None
 

@@ -129,7 +129,9 @@ async def query_usage(
     start: From = "",
     end: To = "",
     window: Window = "day",
-    group_by: Annotated[str, Query(max_length=64, description="agent, model, or agent,model.")] = "",
+    group_by: Annotated[
+        str, Query(pattern=r"^$|^(agent|model)(,(agent|model))?$", description="agent, model, or agent,model.")
+    ] = "",
 ) -> UsageReport:
     """Sums by meter and UTC window, and by agent and model where asked."""
     first, last = _range(call, start, end)
