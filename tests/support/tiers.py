@@ -23,8 +23,8 @@ UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS = TIERS = (
     "integration on PostgreSQL",
     "integration with Redis",
 )
-_BY_MARK = {"node": NODE, "docs": DOCS, "postgres": POSTGRES, "redis": REDIS}
-_BY_FOLDER = {"unit": UNIT, "architecture": ARCHITECTURE, "contract": CONTRACT, "integration": SQLITE}
+_BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
+_BY_FOLDER = {"unit": UNIT, "architecture": ARCHITECTURE, "contract": CONTRACT, "docs": DOCS, "integration": SQLITE}
 
 
 def tier_of(item: pytest.Item) -> str:

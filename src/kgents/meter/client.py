@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -10,10 +10,15 @@ from typing import Any
 import httpx2
 
 from kgents.clock import to_rfc3339
-from kgents.errors import KgentsError, Unavailable
+from kgents.errors import KgentsError, Unavailable, Unprocessable
 from kgents.meter.model import WindowSize, parse_time
 
 BATCH = "application/cloudevents-batch+json"
+QUERY_TIMEOUT = 60.0  # seconds: adding up a month takes longer than taking in a batch
+# Statuses that blame what was sent. Any other, such as 401 or 404, is the fault of how the meter is set up or of the
+# meter itself: events that met it are not to be given up.
+_REFUSES_EVENTS = (400, 413, 422)
+_REFUSES_QUERY = (400, 404, 413, 414, 422)
 
 
 class MeterUnavailable(Unavailable):
@@ -43,20 +48,37 @@ class Row:
 
 
 class MeterClient:
-    """One connection pool to a meter. `events_path` is where it takes events."""
+    """One connection pool to a meter. `events_path` is where it takes events; `timeout` is in seconds."""
 
     def __init__(self, base_url: str, token: str, *, events_path: str = "/api/v1/events", timeout: float = 5.0) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        """Raises Unprocessable for a URL or a token that can't be used."""
         self._events_path = events_path
-        self._client = httpx2.AsyncClient(
-            base_url=base_url, headers=headers, timeout=httpx2.Timeout(timeout, connect=2.0), trust_env=False
-        )
+        self._query_timeout = httpx2.Timeout(max(timeout, QUERY_TIMEOUT), connect=2.0)
+        try:
+            url = httpx2.URL(base_url)
+            if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 443) < 65_536:
+                raise httpx2.InvalidURL("not an HTTP URL")
+            self._client = httpx2.AsyncClient(
+                base_url=url,
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                timeout=httpx2.Timeout(timeout, connect=2.0),
+                trust_env=False,
+            )
+        except (httpx2.InvalidURL, ValueError):
+            raise Unprocessable(
+                "KGENTS_METER_URL or KGENTS_METER_TOKEN can't be used: the first must be a URL such as "
+                "https://openmeter.cloud, the second must have ASCII characters only.",
+                code="setting",
+            ) from None
 
     async def ingest(self, payload: bytes) -> None:
-        """Hand over a JSON array of CloudEvents. Raises MeterUnavailable and MeterRefused; an event that the meter has
-        already is no error.
+        """Hand over a JSON array of CloudEvents. An event that the meter has already is no error.
+
+        Raises MeterRefused where the meter finds fault with the events, and MeterUnavailable for everything else.
         """
-        await self._request("POST", self._events_path, content=payload, headers={"Content-Type": BATCH})
+        await self._request(
+            "POST", self._events_path, _REFUSES_EVENTS, content=payload, headers={"Content-Type": BATCH}
+        )
 
     async def query(
         self,
@@ -68,46 +90,55 @@ class MeterClient:
         subjects: Sequence[str] = (),
         group_by: Sequence[str] = (),
     ) -> list[Row]:
-        """What a meter counted in [start, end), both full minutes in microseconds. Raises MeterUnavailable and
+        """What a meter counted in [start, end), whole seconds in microseconds. Raises MeterUnavailable and
         MeterRefused.
         """
         params: list[tuple[str, str]] = [("from", to_rfc3339(start)), ("to", to_rfc3339(end))]
         params += [("windowSize", window)] if window else []
         params += [("subject", subject) for subject in subjects]
         params += [("groupBy", name) for name in group_by]
-        response = await self._request("GET", f"/api/v1/meters/{meter}/query", params=params)
-        return [_row(row) for row in response.json()["data"]]
+        response = await self._request(
+            "GET", f"/api/v1/meters/{meter}/query", _REFUSES_QUERY, params=params, timeout=self._query_timeout
+        )
+        try:
+            return [_row(row) for row in response.json()["data"]]
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise MeterUnavailable("its answer to a query is not one of OpenMeter's") from error
 
     async def ping(self) -> float:
-        """Milliseconds of a round trip that the meter answered well. Raises MeterUnavailable and MeterRefused."""
+        """Milliseconds of a round trip that the meter answered well. Raises MeterUnavailable."""
         started = perf_counter()
-        await self._request("GET", "/api/v1/meters")
+        await self._request("GET", "/api/v1/meters", ())
         return (perf_counter() - started) * 1000
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
+    async def _request(self, method: str, path: str, refusals: Container[int], **options: Any) -> httpx2.Response:
         try:
             response = await self._client.request(method, path, **options)
         except httpx2.HTTPError as error:
             raise MeterUnavailable(type(error).__name__) from error
         if response.is_success:
             return response
-        if response.status_code in (408, 409, 425, 429) or response.status_code >= 500:
-            raise MeterUnavailable(f"it answered {response.status_code}")
-        raise MeterRefused(f"The meter refused: it answered {response.status_code}, {_detail(response)}")
+        said = f"it answered {response.status_code}, {_detail(response)}"
+        if response.status_code in refusals:
+            raise MeterRefused(f"The meter refused: {said}")
+        raise MeterUnavailable(said)
 
 
 def _detail(response: httpx2.Response) -> str:
     try:
-        return str(response.json()["detail"])[:500]
+        return str(response.json()["detail"])[:500].rstrip(".")
     except (ValueError, KeyError, TypeError):
         return "without saying why"
 
 
 def _row(row: dict[str, Any]) -> Row:
-    groups = {name: str(value) for name, value in (row.get("groupBy") or {}).items() if name != "subject"}
+    value = row["value"]
+    if value != int(value):
+        raise ValueError("a value is not a whole number")
+    groups = {name: value or "" for name, value in (row.get("groupBy") or {}).items() if name != "subject"}
     subject = row.get("subject") or (row.get("groupBy") or {}).get("subject")
-    return Row(int(row["value"]), parse_time(row["windowStart"]), parse_time(row["windowEnd"]), subject, groups)
+    return Row(int(value), parse_time(row["windowStart"]), parse_time(row["windowEnd"]), subject, groups)

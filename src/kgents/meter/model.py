@@ -1,18 +1,28 @@
-"""CloudEvents, meters and windows, as OpenMeter has them. Quantities are exact integers."""
+"""CloudEvents and meters, as OpenMeter has them. Quantities are exact integers."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
 
 from kgents.clock import from_datetime
 
 WindowSize = Literal["MINUTE", "HOUR", "DAY", "MONTH"]
 WINDOW_SIZES: tuple[WindowSize, ...] = ("MINUTE", "HOUR", "DAY", "MONTH")
-MAX_TEXT = 1024
-MAX_QUANTITY = 2**62
+Aggregation = Literal["SUM", "COUNT", "MIN", "MAX"]
+
+MAX_TEXT = 1024  # characters of an id, a source, a type, a subject or a group
+MAX_QUANTITY = 2**63 - 1
+_MAX_EXACT_FLOAT = 2**53
+# Every zone is whole quarters of an hour from UTC since 1980 (windows.py counts on it); OpenMeter ends in 2106.
+MIN_TIME = from_datetime(datetime(1990, 1, 1, tzinfo=UTC))
+MAX_TIME = from_datetime(datetime(2106, 1, 1, tzinfo=UTC))
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 class Invalid(ValueError):
@@ -21,11 +31,15 @@ class Invalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """How events of one type add up: the sum of `value_property`, grouped by properties of the event's data."""
+    """How events of one type add up: `aggregation` of `value_property`, grouped by properties of the event's data.
+
+    COUNT counts events and reads no property. Properties are names of the top level of the event's data.
+    """
 
     slug: str
     event_type: str
-    description: str
+    description: str = ""
+    aggregation: Aggregation = "SUM"
     value_property: str = "quantity"
     group_by: tuple[str, ...] = ("agent", "model")
 
@@ -36,11 +50,16 @@ METERS = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A CloudEvent as it is stored. `time` is in microseconds since the epoch; `quantity` is None for types that no
-    meter counts.
-    """
+class Reading(NamedTuple):
+    """What one event says to one meter. `groups` are the values of the meter's `group_by`, "" where there is none."""
+
+    meter: Meter
+    groups: tuple[str, ...]
+    value: int
+
+
+class Event(NamedTuple):
+    """A CloudEvent. `time` is in microseconds since the epoch; types that no meter counts have no readings."""
 
     id: str
     source: str
@@ -48,48 +67,74 @@ class Event:
     subject: str
     time: int
     data: dict[str, Any] | None
-    quantity: int | None
-    groups: tuple[str, str]
+    readings: Sequence[Reading]
 
 
-def parse_event(value: Any, meters: dict[str, Meter], now: int) -> Event:
-    """The event of its CloudEvents 1.0 JSON form. Raises Invalid."""
+def parse_event(value: Any, meters: Mapping[str, Sequence[Meter]], now: int) -> Event:
+    """The event of its CloudEvents 1.0 JSON form. `meters` are by event type; `now` is the time of an event without
+    one. Raises Invalid.
+    """
     if not isinstance(value, dict):
         raise Invalid("an event must be a JSON object")
     if value.get("specversion", "1.0") != "1.0":
         raise Invalid("specversion must be 1.0")
-    id_, source, type_, subject = (_text(value, name) for name in ("id", "source", "type", "subject"))
+    if value.get("datacontenttype") not in (None, "application/json") or "data_base64" in value:
+        raise Invalid("an event's data must be JSON: datacontenttype must be application/json")
+    type_ = _text(value, "type")
     data = value.get("data")
     if data is not None and not isinstance(data, dict):
         raise Invalid("data must be a JSON object")
-    meter = meters.get(type_)
-    quantity = _quantity(data, meter) if meter else None
-    groups = ("", "")
-    if data is not None:
-        groups = (_group(data, "agent"), _group(data, "model"))
-    return Event(id_, source, type_, subject, _time(value.get("time"), now), data, quantity, groups)
+    return Event(
+        _text(value, "id"),
+        _text(value, "source"),
+        type_,
+        _text(value, "subject"),
+        _time(value.get("time"), now),
+        data,
+        [read(meter, data) for meter in meters.get(type_, ())],
+    )
+
+
+def read(meter: Meter, data: dict[str, Any] | None) -> Reading:
+    """What an event's data says to a meter. Raises Invalid."""
+    data = data or {}
+    value = 1 if meter.aggregation == "COUNT" else _quantity(data, meter.value_property)
+    return Reading(meter, tuple([_group(data, name) for name in meter.group_by]), value)
+
+
+def parse_time(value: str) -> int:
+    """Microseconds since the epoch of an RFC 3339 time; digits beyond microseconds are dropped. Raises ValueError."""
+    if not _RFC3339.fullmatch(value):
+        raise ValueError("a time must be written as 2026-01-31T00:00:00Z or 2026-01-31T01:00:00+01:00")
+    return from_datetime(datetime.fromisoformat(value.upper()))
 
 
 def _text(value: dict[str, Any], name: str) -> str:
     found = value.get(name)
     if not isinstance(found, str) or not found or len(found) > MAX_TEXT or "\0" in found:
-        raise Invalid(f"{name} must be a text of 1 to {MAX_TEXT} characters")
+        raise Invalid(f"{name} must be a text of 1 to {MAX_TEXT} characters without NUL")
     return found
 
 
 def _group(data: dict[str, Any], name: str) -> str:
     found = data.get(name, "")
-    return found[:MAX_TEXT] if isinstance(found, str) else ""
+    if isinstance(found, str):
+        if len(found) > MAX_TEXT or "\0" in found:
+            raise Invalid(f"data.{name} must have at most {MAX_TEXT} characters and no NUL")
+        return found
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    return str(found) if isinstance(found, int | float) else ""
 
 
-def _quantity(data: dict[str, Any] | None, meter: Meter) -> int:
-    found = (data or {}).get(meter.value_property)
-    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 20:
-        found = int(found)
-    if isinstance(found, float) and found.is_integer():
-        found = int(found)
+def _quantity(data: dict[str, Any], name: str) -> int:
+    found = data.get(name)
+    if isinstance(found, str):
+        found = int(found) if found.isascii() and found.isdigit() and len(found) < 20 else None
+    elif isinstance(found, float):
+        found = int(found) if found.is_integer() and abs(found) <= _MAX_EXACT_FLOAT else None
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= MAX_QUANTITY:
-        raise Invalid(f"data.{meter.value_property} must be a whole number that is not negative")
+        raise Invalid(f"data.{name} must be a whole number from 0 to {MAX_QUANTITY}")
     return found
 
 
@@ -97,39 +142,9 @@ def _time(value: Any, now: int) -> int:
     if value is None:
         return now
     try:
-        return parse_time(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Invalid("time must be an RFC 3339 time with an offset") from error
-
-
-def parse_time(value: str) -> int:
-    """Microseconds since the epoch of an RFC 3339 time. Raises ValueError."""
-    moment = datetime.fromisoformat(value)
-    if moment.tzinfo is None:
-        raise ValueError("a time needs an offset")
-    return from_datetime(moment)
-
-
-def window_start(moment: int, size: WindowSize, zone: ZoneInfo) -> int:
-    """The start of the window that a moment falls in; days and months begin at the zone's midnight."""
-    local = datetime.fromtimestamp(moment // 1_000_000, UTC).astimezone(zone)
-    if size == "MINUTE":
-        return from_datetime(local.replace(second=0))
-    if size == "HOUR":
-        return from_datetime(local.replace(minute=0, second=0))
-    day = local.replace(hour=0, minute=0, second=0, fold=0)
-    return from_datetime(day if size == "DAY" else day.replace(day=1))
-
-
-def window_end(start: int, size: WindowSize, zone: ZoneInfo) -> int:
-    """The end of the window that starts at `start`: the next one's start."""
-    if size == "MINUTE":
-        return start + 60_000_000
-    if size == "HOUR":
-        return start + 3_600_000_000
-    local = datetime.fromtimestamp(start // 1_000_000, UTC).astimezone(zone).replace(tzinfo=None)
-    if size == "DAY":
-        following = local + timedelta(days=1)
-    else:
-        following = local.replace(year=local.year + local.month // 12, month=local.month % 12 + 1)
-    return from_datetime(following.replace(tzinfo=zone))
+        moment = parse_time(value)
+    except (TypeError, ValueError) as error:
+        raise Invalid("time must be an RFC 3339 time with an offset, such as 2026-01-31T00:00:00Z") from error
+    if not MIN_TIME <= moment < MAX_TIME:
+        raise Invalid("time must lie in the years 1990 to 2105")
+    return moment

@@ -1,4 +1,4 @@
-"""The embedded meter's events: one SQLite file, each (source, id) once for ever, sums kept with them."""
+"""The embedded meter's events: one SQLite file, each (source, id) once for ever, values kept with them."""
 
 from __future__ import annotations
 
@@ -6,168 +6,163 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import orjson
 
-from kgents.meter.model import Event
+from kgents.errors import Unavailable
+from kgents.meter import layout
+from kgents.meter.layout import Tally
+from kgents.meter.model import METERS, Event, Invalid, Meter, Reading
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    source TEXT NOT NULL, id TEXT NOT NULL, type TEXT NOT NULL, subject TEXT NOT NULL,
-    time INTEGER NOT NULL, ingested_at INTEGER NOT NULL, data TEXT,
-    PRIMARY KEY (source, id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS events_time ON events (time);
-CREATE TABLE IF NOT EXISTS minutes (
-    type TEXT NOT NULL, subject TEXT NOT NULL, minute INTEGER NOT NULL, agent TEXT NOT NULL, model TEXT NOT NULL,
-    total INTEGER NOT NULL,
-    PRIMARY KEY (type, subject, minute, agent, model)
-) WITHOUT ROWID;
-"""
+T = TypeVar("T")
+
+MAX_GROUP = 64  # batches in one commit
+
 _INSERT = (
     "INSERT INTO events (source, id, type, subject, time, ingested_at, data) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO NOTHING"
 )
-_ADD = (
-    "INSERT INTO minutes (type, subject, minute, agent, model, total) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET total = total + excluded.total"
-)
-MINUTE = 60_000_000
+_Line = tuple[str, str, str, str, int, int, str | None]
 
 
 @dataclass(slots=True)
 class _Batch:
-    events: Sequence[Event]
-    now: int
-    future: asyncio.Future[None]
+    """Events to keep. One without a future ends the writer; one without lines asks whether the file can be written."""
+
+    lines: list[tuple[_Line, Sequence[Reading]]]
+    future: asyncio.Future[None] | None
 
 
 class Storage:
     """Accepts events; what it has accepted is on disk. Batches that wait together share one commit."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, meters: Sequence[Meter] = METERS, *, now: int) -> None:
+        """Open the file, making it if there is none. Raises Unavailable for a file that can't be used."""
+        self.meters = tuple(meters)
         self._path = path
-        self._write = self._connect()
-        self._write.executescript(_SCHEMA)
-        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._loop, name="meter-write", daemon=True)
-        self._thread.start()
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
+        self._write = layout.open_file(path, self.meters, now)
+        self.ages = layout.ages(self._write)
+        self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="meter-read")
+        self._closed = False
+        self._failing = False
+        self._writer = threading.Thread(target=self._loop, name="meter-write", daemon=True)
+        self._writer.start()
 
     async def ingest(self, events: Sequence[Event], now: int) -> None:
-        """Keep the events that are not there yet. On return they are on disk. Raises sqlite3.Error."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Batch(events, now, future))
-        await future
+        """Keep the events whose (source, id) is not there yet, and count those. On return they are on disk.
 
-    async def sums(
-        self,
-        type_: str,
-        *,
-        start: int | None,
-        end: int | None,
-        subjects: Sequence[str],
-        groups: dict[str, Sequence[str]],
-    ) -> list[tuple[str, int, str, str, int]]:
-        """(subject, minute, agent, model, total) of a meter's events whose minute lies in [start, end)."""
-        where, values = ["type = ?"], [type_]
-        for column, chosen in (("subject", subjects), *groups.items()):
-            if chosen:
-                where.append(f"{column} IN ({','.join('?' * len(chosen))})")
-                values += list(chosen)
-        bounds: list[Any] = []
-        for comparison, bound in (("minute >= ?", start), ("minute < ?", end)):
-            if bound is not None:
-                where.append(comparison)
-                bounds.append(bound)
-        # The columns are ours; what was asked for is bound.
-        sql = f"SELECT subject, minute, agent, model, total FROM minutes WHERE {' AND '.join(where)}"  # noqa: S608
-        return await asyncio.to_thread(self._read, sql, (*values, *bounds))
-
-    async def events(self, *, start: int, end: int, subject: str, id_: str, limit: int) -> list[tuple[Any, ...]]:
-        """The latest events in [start, end), newest first, as (source, id, type, subject, time, ingested_at, data)."""
-        where, values = ["time >= ?", "time < ?"], [start, end]
-        for column, wanted in (("subject", subject), ("id", id_)):
-            if wanted:
-                where.append(f"{column} = ?")
-                values.append(wanted)  # type: ignore[arg-type]
-        sql = (
-            "SELECT source, id, type, subject, time, ingested_at, data FROM events "  # noqa: S608
-            f"WHERE {' AND '.join(where)} ORDER BY time DESC LIMIT ?"
-        )
-        return await asyncio.to_thread(self._read, sql, (*values, limit))
-
-    async def subjects(self, type_: str) -> list[str]:
-        """The subjects that a meter has counted."""
-        sql = "SELECT DISTINCT subject FROM minutes WHERE type = ? ORDER BY subject"
-        return [row[0] for row in await asyncio.to_thread(self._read, sql, (type_,))]
-
-    def _read(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        connection = self._connect()
+        Raises Invalid for data that is nested too deeply, and Unavailable where the file can't be written to; then
+        none of the events was kept.
+        """
         try:
-            return connection.execute(sql, values).fetchall()
-        finally:
-            connection.close()
+            lines = [((e.source, e.id, e.type, e.subject, e.time, now, _as_text(e.data)), e.readings) for e in events]
+        except TypeError as error:
+            raise Invalid("data is nested too deeply") from error
+        await self._submit(lines)
+
+    async def check(self) -> None:
+        """Write to the disk, to know that it can be done. Raises Unavailable."""
+        await self._submit([])
+
+    async def check_if_failing(self) -> None:
+        """As `check`, but only where the last write failed. Raises Unavailable."""
+        if self._failing:
+            await self.check()
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Call a function with a connection that sees one state of the file, off the event loop. Raises Unavailable."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, function)
 
     def close(self) -> None:
         """Finish what was accepted, and close the file."""
-        self._queue.put(None)
-        self._thread.join()
+        self._closed = True
+        self._queue.put(_Batch([], None))
+        self._writer.join()
+        self._readers.shutdown()
         self._write.close()
 
+    def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        uri = self._path.absolute().as_uri() + "?mode=ro"
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=10.0, isolation_level=None)) as connection:
+                connection.set_progress_handler(lambda: self._closed, 100_000)  # a long query does not delay the end
+                connection.execute("BEGIN")
+                return function(connection)
+        except sqlite3.Error as error:
+            raise Unavailable(f"The meter's file can't be read: {error}. Try again.", code="meter-file") from error
+
+    async def _submit(self, lines: list[tuple[_Line, Sequence[Reading]]]) -> None:
+        if self._closed:
+            raise Unavailable("The meter is stopping. Try again.", code="meter-stopping")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Batch(lines, future))
+        await future
+
     def _loop(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            group, last = [first], False
-            while len(group) < 64 and not last:
-                try:
-                    batch = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if batch is None:
-                    last = True
-                else:
-                    group.append(batch)
-            error = self._commit(group)
+        last = False
+        while not last:
+            group = [self._queue.get()]
+            with suppress(queue.Empty):
+                while len(group) < MAX_GROUP and group[-1].future is not None:
+                    group.append(self._queue.get_nowait())
+            if group[-1].future is None:
+                last = True
+                group.pop()
+            if group:
+                self._settle(group)
+
+    def _settle(self, group: list[_Batch]) -> None:
+        error = self._commit(group)
+        if error is not None and len(group) > 1:
+            # One that can't be kept must not be the others' failure.
             for batch in group:
-                batch.future.get_loop().call_soon_threadsafe(_settle, batch.future, error)
-            if last:
-                return
+                _answer(batch, self._commit([batch]))
+            return
+        for batch in group:
+            _answer(batch, error)
 
     def _commit(self, group: list[_Batch]) -> Exception | None:
         write = self._write
         try:
             write.execute("BEGIN IMMEDIATE")
-            sums: dict[tuple[str, str, int, str, str], int] = {}
+            tally = Tally()
             for batch in group:
-                for event in batch.events:
-                    data = orjson.dumps(event.data).decode() if event.data is not None else None
-                    row = (event.source, event.id, event.type, event.subject, event.time, batch.now, data)
-                    if write.execute(_INSERT, row).rowcount and event.quantity:
-                        key = (event.type, event.subject, event.time // MINUTE * MINUTE, *event.groups)
-                        sums[key] = sums.get(key, 0) + event.quantity
-            write.executemany(_ADD, [(*key, total) for key, total in sums.items()])
+                for line, readings in batch.lines:
+                    if write.execute(_INSERT, line).rowcount:
+                        tally.add(line[3], line[4], readings)
+                if not batch.lines:
+                    write.execute(f"PRAGMA user_version = {layout.VERSION}")  # writes a page, and changes nothing
+            tally.write(write)
             write.execute("COMMIT")
-        except sqlite3.Error as error:
-            if write.in_transaction:
+        except Exception as error:  # whatever it is, the batches are told and the writer lives
+            with suppress(sqlite3.Error):
                 write.execute("ROLLBACK")
-            return error
+            self._failing = True
+            return Unavailable(f"The meter's file can't be written to: {error}. Try again.", code="meter-file")
+        self._failing = False
         return None
 
 
-def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+def _as_text(data: object) -> str | None:
+    return None if data is None else orjson.dumps(data).decode()
+
+
+def _answer(batch: _Batch, error: Exception | None) -> None:
+    future = batch.future
+    if future is None:
+        return
+    with suppress(RuntimeError):  # the loop of whoever asked has ended
+        future.get_loop().call_soon_threadsafe(_resolve, future, error)
+
+
+def _resolve(future: asyncio.Future[None], error: Exception | None) -> None:
     if future.done():
         return
     if error is None:

@@ -225,8 +225,11 @@ class TestTheApplicationsRole:
         yield name
         postgres.drop_database(name)
         postgres.sql(
-            ["DROP ROLE IF EXISTS kgents_app", "ALTER ROLE elsewhere RENAME TO kgents_app"]
-            + ["ALTER ROLE kgents_owner NOCREATEROLE"]
+            [
+                "DROP ROLE IF EXISTS kgents_app",
+                "ALTER ROLE elsewhere RENAME TO kgents_app",
+                "ALTER ROLE kgents_owner NOCREATEROLE",
+            ]
         )
 
     def test_is_made_by_a_role_that_may(self, postgres, name):

@@ -12,7 +12,7 @@ import pytest
 from tests.support import tiers
 
 ROOT = Path(tiers.__file__).parents[2]
-MARKS = ("node", "docs", "postgres", "redis")
+MARKS = ("node", "postgres", "redis")
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def project(tmp_path: Path) -> Path:
     """A project with one passing test in each tier."""
     marks = "".join(f'    "{mark}",\n' for mark in MARKS)
     (tmp_path / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\nmarkers = [\n{marks}]\n")
-    for folder in ("unit", "architecture", "contract", "integration"):
+    for folder in ("unit", "architecture", "contract", "docs", "integration"):
         write(tmp_path, folder, "def test_it(): pass")
     for mark in MARKS:
         write(tmp_path, "integration", f"@pytest.mark.{mark}\ndef test_it(): pass", f"test_{mark}.py")

@@ -4,10 +4,10 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from kgents.store.changes import Change
 
 from kgents.clock import SECOND
 from kgents.errors import Unauthenticated, Unavailable
+from kgents.store.changes import Change
 from kgents.tenants import authenticator as module
 from kgents.tenants import keys
 from kgents.tenants.authenticator import Authenticator
