@@ -374,6 +374,8 @@ async def _meter(settings: Settings, ready: Ready) -> None:
         )
     )
     await asyncio.wait([serving, asyncio.create_task(_terminated())], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()  # raises why it could not serve
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
 

@@ -20,6 +20,7 @@ ALLOWED = {
     ("store/changes.py", "poll"): "every process hears of every tenant's changes",
     ("store/changes.py", "prune"): "housekeeping over every tenant",
     ("agents/runs.py", "orphans"): "the sweeper serves every tenant",
+    ("workers/sweeper.py", "unit"): "housekeeping over every tenant",
     ("agents/runs.py", "to_cancel"): "a process asks for its own runs, whosever they are",
 }
 

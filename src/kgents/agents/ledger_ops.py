@@ -148,8 +148,9 @@ class Admit:
         }
         if not wanted:
             return
-        live = repository.live_sessions(connection, wanted.values())
-        busy = repository.busy_sessions(connection, wanted.values())
+        tenants = {items[index].run.tenant_id for index in wanted}
+        live = repository.live_sessions(connection, tenants, wanted.values())
+        busy = repository.busy_sessions(connection, tenants, wanted.values())
         for index, session_id in wanted.items():
             if (items[index].run.tenant_id, session_id) not in live:
                 results[index] = no_session(session_id)
@@ -239,7 +240,10 @@ class Recorded:
 _LOCKED = (
     sa.select(runs.c.run_id, runs.c.attempt, runs.c.status, runs.c.period, runs.c.session_id)
     .add_columns(*(runs.c[f"{meter}_reserved"] for meter in METERS))
-    .where(runs.c.run_id.in_(sa.bindparam("ids", expanding=True)))
+    .where(
+        runs.c.tenant_id.in_(sa.bindparam("tenants", expanding=True)),
+        runs.c.run_id.in_(sa.bindparam("ids", expanding=True)),
+    )
     .order_by(runs.c.run_id)
     .with_for_update()
 )
@@ -251,10 +255,14 @@ _COUNTS: dict[str, Any] = {
     "period": sa.bindparam("b_period"),
     **{f"{meter}_reserved": sa.bindparam(f"b_{meter}_reserved") for meter in METERS},
 }
-_STEP = sa.update(runs).where(runs.c.run_id == sa.bindparam("b_run_id")).values(**_COUNTS)
+_STEP = (
+    sa.update(runs)
+    .where(runs.c.tenant_id == sa.bindparam("b_tenant_id"), runs.c.run_id == sa.bindparam("b_run_id"))
+    .values(**_COUNTS)
+)
 _FINISH = (
     sa.update(runs)
-    .where(runs.c.run_id == sa.bindparam("b_run_id"))
+    .where(runs.c.tenant_id == sa.bindparam("b_tenant_id"), runs.c.run_id == sa.bindparam("b_run_id"))
     .values(
         **_COUNTS,
         status=sa.bindparam("b_status"),
@@ -277,7 +285,8 @@ class RecordStep:
         return item.tenant_id
 
     def apply(self, connection: Connection, items: Sequence[StepRecord]) -> list[Recorded | KgentsError]:
-        held = {row.run_id: row for row in connection.execute(_LOCKED, {"ids": [item.run_id for item in items]})}
+        wanted = {"tenants": sorted({item.tenant_id for item in items}), "ids": [item.run_id for item in items]}
+        held = {row.run_id: row for row in connection.execute(_LOCKED, wanted)}
         mine = [
             (row := held.get(item.run_id)) is not None and row.attempt == item.attempt and row.status == "running"
             for item in items
@@ -345,6 +354,7 @@ class RecordStep:
 
     def _counts(self, item: StepRecord, reserved: Amounts) -> dict[str, Any]:
         row = {
+            "b_tenant_id": item.tenant_id,
             "b_run_id": item.run_id,
             "b_period": month_of(item.now),
             "more_input": item.used.input_tokens,

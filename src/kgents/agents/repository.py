@@ -320,19 +320,24 @@ def list_runs(
     return [load_run(row) for row in rows]
 
 
-def busy_sessions(connection: Connection, session_ids: Iterable[str]) -> set[str]:
-    """Those of the sessions that have a run which is not finished."""
-    wanted = list(session_ids)
+def busy_sessions(connection: Connection, tenant_ids: Iterable[str], session_ids: Iterable[str]) -> set[str]:
+    """Those of the tenants' sessions that have a run which is not finished."""
     statement = sa.select(runs.c.session_id).where(
-        runs.c.session_id.in_(wanted), runs.c.status.in_(["queued", "running"])
+        runs.c.tenant_id.in_(list(tenant_ids)),
+        runs.c.session_id.in_(list(session_ids)),
+        runs.c.status.in_(["queued", "running"]),
     )
     return set(connection.execute(statement).scalars())
 
 
-def live_sessions(connection: Connection, session_ids: Iterable[str]) -> set[tuple[str, str]]:
-    """Those of the sessions that are there, as (tenant id, session id)."""
+def live_sessions(
+    connection: Connection, tenant_ids: Iterable[str], session_ids: Iterable[str]
+) -> set[tuple[str, str]]:
+    """Those of the tenants' sessions that are there, as (tenant id, session id)."""
     statement = sa.select(sessions.c.tenant_id, sessions.c.session_id).where(
-        sessions.c.session_id.in_(list(session_ids)), sessions.c.deleted_at.is_(None)
+        sessions.c.tenant_id.in_(list(tenant_ids)),
+        sessions.c.session_id.in_(list(session_ids)),
+        sessions.c.deleted_at.is_(None),
     )
     return {(row[0], row[1]) for row in connection.execute(statement)}
 

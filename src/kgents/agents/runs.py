@@ -33,6 +33,13 @@ def get(connection: Connection, tenant_id: str, run_id: str) -> Run:
     return run
 
 
+def list_(
+    connection: Connection, tenant_id: str, after: str, limit: int, *, session_id: str = "", status: str = ""
+) -> list[Run]:
+    """The tenant's runs, newest first, before the given id."""
+    return repository.list_runs(connection, tenant_id, after, limit, session_id=session_id, status=status)
+
+
 def request_cancel(connection: Connection, tenant_id: str, run_id: str, now: int, *, source: str) -> Run:
     """Ask for the end of a run: one that is queued is cancelled at once, a running one by the process that has it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from kgents.agents import repository
@@ -46,6 +46,16 @@ def get_agent(connection: Connection, tenant_id: str, agent: str) -> Agent:
             code="agent-not-found",
         )
     return found
+
+
+def list_agents(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Agent]:
+    """The tenant's agents in the order of creation, after the given id."""
+    return repository.list_agents(connection, tenant_id, after, limit)
+
+
+def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, limit: int) -> list[Agent]:
+    """The versions of an agent, oldest first, after the given one."""
+    return repository.versions(connection, tenant_id, agent_id, after, limit)
 
 
 def update_agent(
@@ -98,10 +108,23 @@ def get_session(connection: Connection, tenant_id: str, session_id: str) -> Sess
     return session
 
 
+def list_sessions(connection: Connection, tenant_id: str, after: str, limit: int, agent_id: str = "") -> list[Session]:
+    """The tenant's sessions (with an agent, if given) in the order of creation, after the given id."""
+    return repository.list_sessions(connection, tenant_id, after, limit, agent_id)
+
+
+def session_messages(connection: Connection, tenant_id: str, session_id: str) -> list[RowMapping]:
+    """What was said in a session, in order: rows of run_id, position, message (JSON text) and created_at. Raises
+    NotFound.
+    """
+    get_session(connection, tenant_id, session_id)
+    return repository.session_messages(connection, tenant_id, session_id)
+
+
 def delete_session(connection: Connection, tenant_id: str, session_id: str, now: int) -> Session:
     """Delete the session with its messages. Raises NotFound, and Conflict while it has a run that is not finished."""
     session = get_session(connection, tenant_id, session_id)
-    if repository.busy_sessions(connection, [session_id]):
+    if repository.busy_sessions(connection, [tenant_id], [session_id]):
         raise Conflict(
             f"Session {session_id} has a run that is not finished. Wait for it or cancel it first.",
             code="session-busy",

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from kgents.agents import repository, service
+from kgents.agents import service
 from kgents.agents.model import Agent, AgentDefinition, Limits
 from kgents.agents.tools.toolbox import check_tools
 from kgents.api.call import AgentsRead, AgentsWrite, Call
@@ -211,7 +211,7 @@ async def create_agent(call: AgentsWrite, body: AgentRequest) -> Response:
 )
 async def list_agents(call: AgentsRead, limit: Limit = 20, after: Cursor = "") -> Page[AgentDocument]:
     """The tenant's agents in the order of their creation."""
-    found = await read(call, lambda connection: repository.list_agents(connection, call.tenant_id, after, limit + 1))
+    found = await read(call, lambda connection: service.list_agents(connection, call.tenant_id, after, limit + 1))
     return page_of([show(agent) for agent in found], limit)
 
 
@@ -280,7 +280,7 @@ async def list_agent_versions(
 
     def unit(connection: Connection) -> list[Agent]:
         found = service.get_agent(connection, call.tenant_id, agent)
-        return repository.versions(connection, call.tenant_id, found.agent_id, after, limit + 1)
+        return service.versions(connection, call.tenant_id, found.agent_id, after, limit + 1)
 
     found = await read(call, unit)
     page = page_of([show(version) for version in found], limit)
@@ -302,7 +302,7 @@ async def get_agent_version(
 
     def unit(connection: Connection) -> Agent:
         current = service.get_agent(connection, call.tenant_id, agent)
-        found = repository.versions(connection, call.tenant_id, current.agent_id, version - 1, 1)
+        found = service.versions(connection, call.tenant_id, current.agent_id, version - 1, 1)
         if not found or found[0].version != version:
             raise NotFound(f"The agent {current.name!r} has no version {version}; its latest is {current.version}.")
         return found[0]

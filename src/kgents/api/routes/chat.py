@@ -147,7 +147,7 @@ class ChatCompletion(BaseModel):
     responses={
         200: {
             "description": "The completion, or its stream of chunks",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
         **OPENAI_PROBLEMS,
     },

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
-from kgents.agents import repository, service
+from kgents.agents import service
 from kgents.agents.model import Agent
 from kgents.api.call import AgentsRead
 from kgents.api.json_route import JsonRoute
@@ -46,7 +46,7 @@ def show(agent: Agent) -> Model:
 )
 async def list_models(call: AgentsRead) -> ModelList:
     """The tenant's agents (the first 1,000; GET /v1/agents pages through all)."""
-    found = await read(call, lambda connection: repository.list_agents(connection, call.tenant_id, "", MOST))
+    found = await read(call, lambda connection: service.list_agents(connection, call.tenant_id, "", MOST))
     return ModelList(data=[show(agent) for agent in found])
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Connection
 
-from kgents.agents import repository, runs, signals
+from kgents.agents import runs, service, signals
 from kgents.agents.events import RunEvent
 from kgents.agents.model import Run
 from kgents.agents.runner import end_event_of
@@ -28,7 +28,7 @@ from kgents.errors import InvalidRequest, KgentsError, NotFound
 router = APIRouter(tags=["OpenAI-compatible"], route_class=JsonRoute)
 
 ResponseId = Annotated[str, Path(max_length=64, description="The response's id.")]
-STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
 @router.post(
@@ -126,11 +126,17 @@ async def delete_response(call: RunsWrite, response_id: ResponseId) -> Response:
 
 def _find(connection: Connection, call: Call, response_id: str) -> tuple[Run, str]:
     """The response's run, and the name of its agent (its id, once the agent is deleted)."""
-    run = repository.run_by_id(connection, call.tenant_id, run_id_of(response_id))
-    if run is None or run.kind != "response" or "messages" not in run.input:
-        raise NotFound(f"There is no response {response_id!r}.")
-    agent = repository.agent_by(connection, call.tenant_id, agent_id=run.agent_id)
-    return run, agent.name if agent else run.agent_id
+    missing = NotFound(f"There is no response {response_id!r}.")
+    try:
+        run = runs.get(connection, call.tenant_id, run_id_of(response_id))
+    except NotFound:
+        raise missing from None
+    if run.kind != "response" or "messages" not in run.input:
+        raise missing
+    try:
+        return run, service.get_agent(connection, call.tenant_id, run.agent_id).name
+    except NotFound:
+        return run, run.agent_id
 
 
 async def _stream(call: Call, launched: Launched, model: str) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from kgents.agents import repository, runs, signals
+from kgents.agents import runs, signals
 from kgents.agents.events import RunEvent
 from kgents.agents.model import Overrides, Run, RunMode, RunStatus
 from kgents.agents.runner import end_event_of, output_document
@@ -155,7 +155,7 @@ def document(run: Run) -> RunDocument:
     responses={
         200: {
             "description": "The run at its end, or its stream of events",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
         202: {"description": "The run, queued", "model": RunDocument},
         **PROBLEMS,
@@ -195,7 +195,7 @@ async def list_runs(
     """The tenant's runs, newest first."""
     found = await read(
         call,
-        lambda connection: repository.list_runs(
+        lambda connection: runs.list_(
             connection, call.tenant_id, after, limit + 1, session_id=session_id, status=status or ""
         ),
     )
@@ -235,7 +235,7 @@ async def cancel_run(call: RunsWrite, run_id: RunId) -> Response:
     operation_id="stream_run_events",
     summary="Follow a run's events",
     response_class=sse.EventStream,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **PROBLEMS},
+    responses={200: {"content": {"text/event-stream": {}}}, **PROBLEMS},
 )
 async def stream_run_events(
     call: RunsRead,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from kgents.agents import repository, service
+from kgents.agents import service
 from kgents.agents.conversation import load_message, public_messages
 from kgents.agents.model import Session
 from kgents.api.call import SessionsRead, SessionsWrite
@@ -101,7 +101,7 @@ async def list_sessions(
 ) -> Page[SessionDocument]:
     """The tenant's sessions in the order of their creation."""
     found = await read(
-        call, lambda connection: repository.list_sessions(connection, call.tenant_id, after, limit + 1, agent_id)
+        call, lambda connection: service.list_sessions(connection, call.tenant_id, after, limit + 1, agent_id)
     )
     return page_of([show(session) for session in found], limit)
 
@@ -149,9 +149,8 @@ async def list_messages(
     """What was said in the session, oldest first."""
 
     def unit(connection: Connection) -> list[MessageDocument]:
-        service.get_session(connection, call.tenant_id, session_id)
         shown: list[MessageDocument] = []
-        for row in repository.session_messages(connection, call.tenant_id, session_id):
+        for row in service.session_messages(connection, call.tenant_id, session_id):
             for index, message in enumerate(public_messages(load_message(row["message"]))):
                 id_ = f"{row['run_id']}:{row['position']:04d}:{index:04d}"
                 if id_ > after:
