@@ -62,9 +62,10 @@ def _imported_tables(tree: ast.Module) -> set[str]:
 
 def _unscoped_constants(tree: ast.Module, tables: set[str]) -> set[str]:
     constants: set[str] = set()
-    for part in _parts(tree):
+    parts = list(_parts(tree))
+    for index, part in enumerate(parts):
         name = _kept_as(part)
-        if name and (_has_query(part, tables) or constants & _loads(part)) and not _is_scoped(part, []):
+        if name and (_has_query(part, tables) or constants & _loads(part)) and not _is_scoped(part, parts[:index]):
             constants.add(name)
     return constants
 

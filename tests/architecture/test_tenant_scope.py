@@ -19,8 +19,8 @@ ALLOWED = {
     ("store/outbox.py", "backlog"): "a figure for operators",
     ("store/changes.py", "poll"): "every process hears of every tenant's changes",
     ("store/changes.py", "prune"): "housekeeping over every tenant",
+    ("workers/sweeper.py", "unit"): "the sweeper serves every tenant",
     ("agents/runs.py", "orphans"): "the sweeper serves every tenant",
-    ("workers/sweeper.py", "unit"): "housekeeping over every tenant",
     ("agents/runs.py", "to_cancel"): "a process asks for its own runs, whosever they are",
 }
 
@@ -126,6 +126,13 @@ SCOPED = {
 
         def scoped(connection, tenant_id):
             return connection.execute(_RUN.where(runs.c.tenant_id == tenant_id)).all()
+        """,
+    "a constant with a named condition": """
+        _MINE = runs.c.tenant_id == sa.bindparam("tenant_id")
+        _RUN = sa.select(runs).where(_MINE)
+
+        def scoped(connection, tenant_id):
+            return connection.execute(_RUN, {"tenant_id": tenant_id}).all()
         """,
     "an insert": """
         def scoped(connection, row):
