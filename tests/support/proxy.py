@@ -95,6 +95,8 @@ class FaultyProxy:
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+        await self._cut()
+        await asyncio.sleep(0)  # a transport that was aborted closes in the loop's next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -108,7 +110,11 @@ class FaultyProxy:
         try:
             await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
         finally:
-            self._writers -= {writer, there_writer}
+            for end in (writer, there_writer):
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
+                self._writers.discard(end)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

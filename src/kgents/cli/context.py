@@ -40,20 +40,29 @@ def _load() -> dict[str, Any]:
         return {"current": "", "contexts": {}}
     try:
         found: dict[str, Any] = json.loads(path.read_text())
-        return {"current": str(found["current"]), "contexts": dict(found["contexts"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kept = {
+            name: {field: str(fields.get(field, "")) for field in ("url", "api_key", "admin_key")}
+            for name, fields in found["contexts"].items()
+        }
+        return {"current": str(found["current"]), "contexts": kept}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoContext(f"{path} can't be read. Remove it, and log in again with: kgents login URL") from error
 
 
 def _store(values: dict[str, Any]) -> None:
     path = config_file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        json.dump(values, handle, indent=2)
-    partial.replace(path)
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as handle:
+            json.dump(values, handle, indent=2)
+        partial.replace(path)
+    except OSError as error:
+        raise NoContext(
+            f"{path} can't be written: {error.strerror}. Set KGENTS_CONFIG_DIR to a folder of yours."
+        ) from error
 
 
 def save(context: Context) -> None:
@@ -84,10 +93,13 @@ def every() -> list[tuple[Context, bool]]:
 
 
 def current(name: str = "") -> Context:
-    """The context to use: `KGENTS_URL` and `KGENTS_API_KEY`, or the one named, or the current one. Raises NoContext."""
-    url, key = os.environ.get("KGENTS_URL", ""), os.environ.get("KGENTS_API_KEY", "")
-    if url and key and not name:
-        return Context("environment", url.rstrip("/"), key, os.environ.get("KGENTS_ADMIN_KEY", ""))
+    """The context to use: the one named, or else the one of `KGENTS_URL` with `KGENTS_API_KEY` and `KGENTS_ADMIN_KEY`
+    where that is set, or else the current one. Raises NoContext.
+    """
+    url = os.environ.get("KGENTS_URL", "")
+    if url and not name:
+        keys = (os.environ.get(variable, "") for variable in ("KGENTS_API_KEY", "KGENTS_ADMIN_KEY"))
+        return Context("environment", url.rstrip("/"), *keys)
     values = _load()
     wanted = name or values["current"]
     if wanted not in values["contexts"]:

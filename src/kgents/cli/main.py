@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from kgents.cli import commands, serve, usage
-from kgents.cli.output import ContextName, Format, Output
+import kgents
+from kgents.cli import agents, contexts, keys, runs, serve, tenants, usage
+from kgents.cli.options import ContextName, Output, group
+from kgents.cli.output import Format, note
+from kgents.errors import KgentsError
 
-app = typer.Typer(
-    name="kgents",
-    help="Serve AI agents to many tenants, with every token and run metered.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = group("Serve AI agents to many tenants, with every token and run metered.")
+app.pretty_exceptions_enable = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kgents {kgents.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def kgents_command(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Serve AI agents to many tenants, with every token and run metered."""
 
 
 @app.command()
@@ -28,7 +45,10 @@ def up(
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON once ready, for scripts.")] = False,
 ) -> None:
-    """Run everything on this machine: API, workers, event bus and meter."""
+    """Run everything on this machine.
+
+    That is the API, a worker, the event bus and the meter.
+    """
     from kgents.cli import up as command
 
     command.run(data, host, port, as_json=json)
@@ -37,7 +57,7 @@ def up(
 @app.command()
 def chat(
     agent: Annotated[str, typer.Argument(help="The agent's name or id.")],
-    message: Annotated[str, typer.Argument(help="What to say; without it, type.")] = "",
+    message: Annotated[str | None, typer.Argument(help="What to say; without it, type.")] = None,
     context: ContextName = "",
 ) -> None:
     """Talk to an agent."""
@@ -52,7 +72,10 @@ def login(
     name: Annotated[str, typer.Option(help="What to call it.")] = "default",
     admin_key: Annotated[str, typer.Option(envvar="KGENTS_ADMIN_KEY", help="A platform administrator's key.")] = "",
 ) -> None:
-    """Keep a kgents and an API key for it; the key is asked for, or read from KGENTS_API_KEY."""
+    """Keep a kgents and an API key for it.
+
+    The key is asked for, or read from KGENTS_API_KEY.
+    """
     from kgents.cli import login as command
 
     command.run(url, name, admin_key)
@@ -72,30 +95,68 @@ def health(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database of KGENTS_DATABASE_OWNER_URL (or KGENTS_DATABASE_URL) to this version's tables."""
+    """Bring the database to this version's tables.
+
+    It is the one of KGENTS_DATABASE_OWNER_URL, or else of KGENTS_DATABASE_URL.
+    """
     from kgents.cli import serve as command
 
     command.migrate()
 
 
-app.add_typer(commands.tenant, name="tenant")
-app.add_typer(commands.key, name="key")
-app.add_typer(commands.agent, name="agent")
-app.add_typer(commands.run, name="run")
-app.add_typer(commands.context, name="context")
+@app.command()
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="Your shell.")]) -> None:
+    """Print a shell's completion script. In bash: eval "$(kgents completion bash)" """
+    from typer._completion_shared import get_completion_script
+
+    typer.echo(get_completion_script(prog_name="kgents", complete_var="_KGENTS_COMPLETE", shell=shell))
+
+
+app.add_typer(tenants.tenant, name="tenant")
+app.add_typer(keys.key, name="key")
+app.add_typer(agents.agent, name="agent")
+app.add_typer(runs.run, name="run")
+app.add_typer(contexts.context, name="context")
 app.add_typer(usage.usage, name="usage")
 app.add_typer(serve.serve, name="serve")
 
 
-def main() -> None:
-    """Run the command line. An expected error is one line that says what to do, and exit status 1."""
-    from kgents.errors import KgentsError
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends by SystemExit.
 
+    0: what was asked happened. 1: it did not, and one line says why and what to do. 2: it was asked for wrongly.
+    130: Ctrl-C. A traceback comes only with --debug, which may stand anywhere.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    debug = "--debug" in given[:end]
+    given = [word for at, word in enumerate(given) if word != "--debug" or at > end]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that can't show a character
     try:
-        app()
-    except KgentsError as error:
-        sys.stderr.write(f"kgents: {error.detail}\n")
+        try:
+            app(given, prog_name="kgents")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has enough, as in `| head`; nothing may be written to it when Python ends, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except KgentsError as error:
+        _fail(error.detail, error, debug=debug)
+    except Exception as error:
+        _fail(f"an error on our side: {type(error).__name__}; run again with --debug", error, debug=debug)
+
+
+def _fail(text: str, error: Exception, *, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    note(f"kgents: {text}")
+    raise SystemExit(1)
 
 
 if __name__ == "__main__":

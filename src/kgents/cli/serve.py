@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import typer
-
+from kgents.cli.options import group
 from kgents.cli.output import note
 
-serve = typer.Typer(help="One process of an installation, configured by KGENTS_* variables.", no_args_is_help=True)
+serve = group("One process, configured by KGENTS_* variables.")
 
 
 @serve.command("api")
 def serve_api() -> None:
     """The HTTP API."""
     from kgents import app, config
+    from kgents.cli.bootstrap import peppers
 
-    app.run_api(config.load())
+    settings = config.load()
+    peppers(settings)  # told before anything starts
+    app.run_api(settings)
 
 
 @serve.command("worker")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kgents.cli import context as contexts
+from kgents.cli.output import note
 from kgents.errors import KgentsError
 
 
@@ -139,8 +140,11 @@ def run(data: Path, host: str, port: int, *, as_json: bool) -> None:
 
 
 def _remember(facts: dict[str, Any]) -> None:
-    """Let the other commands find this kgents."""
-    contexts.save(contexts.Context("local", facts["url"], facts["api_key"], facts["admin_key"]))
+    """Let the other commands find this kgents, if there is a place to keep that."""
+    try:
+        contexts.save(contexts.Context("local", facts["url"], facts["api_key"], facts["admin_key"]))
+    except contexts.NoContext as error:
+        note(f"kgents: other commands can't find this kgents by themselves: {error.detail}")
 
 
 def _say(facts: dict[str, Any], *, as_json: bool, logs: Path) -> None:

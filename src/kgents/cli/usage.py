@@ -2,71 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, Literal
 
 import typer
 
-from kgents.cli.output import ContextName, Format, Output, note, show
+from kgents.cli.options import ContextName, MeterName, Most, Output, WindowName, client, group, moment
+from kgents.cli.output import Format, note, progress, show
 
-usage = typer.Typer(
-    help="Usage: what was used, what is left, and whether ledger and meter agree.", no_args_is_help=True
-)
+usage = group("What was used, what is left, what the meter says.")
 
-Start = Annotated[str, typer.Option("--from", help="RFC 3339 or a day, such as 2026-11-01; this month by default.")]
-End = Annotated[str, typer.Option("--to", help="RFC 3339 or a day; now by default.")]
-Meter = Annotated[str, typer.Option(help="runs, input_tokens, output_tokens or tool_calls.")]
-BLOCKS = " ▏▎▍▌▋▊▉█"
-
-
-def _client(context: str) -> Any:
-    from kgents.cli import context as contexts
-    from kgents.cli.client import Client
-
-    return Client(contexts.current(context))
-
-
-def _moment(text: str) -> str:
-    return f"{text}T00:00:00Z" if len(text) == 10 else text
+Start = Annotated[
+    str,
+    typer.Option(
+        "--from", parser=moment, metavar="TIME", help="RFC 3339 or a day, such as 2026-11-01; this month by default."
+    ),
+]
+End = Annotated[str, typer.Option("--to", parser=moment, metavar="TIME", help="RFC 3339 or a day; now by default.")]
+Meter = Annotated[MeterName | None, typer.Option(help="Only this meter.")]
+Window = Annotated[WindowName, typer.Option(help="The length of the windows, in UTC.")]
+Groups = Literal["agent", "model", "agent,model"]
+BLOCKS = "▏▎▍▌▋▊▉█"
+_SHOWN = {"hour": 16, "day": 10, "month": 7}  # characters of a window's start
 
 
 @usage.command("show")
 def usage_show(
-    meter: Meter = "",
+    meter: Meter = None,
     start: Start = "",
     end: End = "",
-    window: Annotated[str, typer.Option(help="hour, day or month.")] = "day",
-    group_by: Annotated[str, typer.Option(help="agent, model or agent,model.")] = "",
+    window: Window = "day",
+    group_by: Annotated[Groups | None, typer.Option(help="One row for each agent or model, too.")] = None,
     chart: Annotated[bool, typer.Option(help="Draw bars beside the table.")] = True,
     output: Output = Format.TABLE,
     context: ContextName = "",
 ) -> None:
     """Show usage by meter and window."""
-    params = {"meter": meter, "from": _moment(start), "to": _moment(end), "window": window, "group_by": group_by}
-    found = _client(context).get("/v1/usage", **params)
+    params = {"meter": meter, "from": start, "to": end, "window": window, "group_by": group_by}
+    found = client(context).get("/v1/usage", **params)
     if output is not Format.TABLE:
         show(found, output)
         return
     rows = found["data"]
+    for row in rows:
+        row["window_start"] = row["window_start"][: _SHOWN[window]]
     if chart:
         _draw(rows)
-    columns = ["meter", "window_start", *(name for name in ("agent", "model") if name in group_by), "quantity"]
+    columns = ["meter", "window_start", *(name for name in ("agent", "model") if name in (group_by or "")), "quantity"]
     show(rows, output, [*columns, "chart"] if chart else columns)
 
 
-def _draw(rows: list[dict[str, Any]], width: int = 30) -> None:
+def _draw(rows: list[dict[str, Any]]) -> None:
     """Give each row a bar, as long as its quantity is against the most of its meter."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     most: dict[str, int] = {}
     for row in rows:
         most[row["meter"]] = max(most.get(row["meter"], 0), row["quantity"])
     for row in rows:
-        eighths = round(8 * width * row["quantity"] / most[row["meter"]]) if most[row["meter"]] else 0
-        row["chart"] = BLOCKS[8] * (eighths // 8) + (BLOCKS[eighths % 8] if eighths % 8 else "")
+        row["chart"] = bar(row["quantity"], most[row["meter"]], blocks=BLOCKS if unicode else "#")
+
+
+def bar(quantity: int, most: int, *, blocks: str = BLOCKS, width: int = 24) -> str:
+    """A bar whose length is to `width` as `quantity` is to `most`; the finest of `blocks` for the smallest share, and
+    nothing where nothing, or less, was used.
+    """
+    if quantity <= 0 or most <= 0:
+        return ""
+    steps = max(1, min(quantity, most) * width * len(blocks) // most)
+    whole, rest = divmod(steps, len(blocks))
+    return blocks[-1] * whole + (blocks[rest - 1] if rest else "")
 
 
 @usage.command("balance")
 def usage_balance(output: Output = Format.TABLE, context: ContextName = "") -> None:
     """Show this month's usage, reservations and limits."""
-    found = _client(context).get("/v1/usage/balance")
+    found = client(context).get("/v1/usage/balance")
     if output is Format.TABLE:
         show(found["meters"], output, ("meter", "used", "reserved", "limit", "remaining"))
     else:
@@ -75,22 +85,22 @@ def usage_balance(output: Output = Format.TABLE, context: ContextName = "") -> N
 
 @usage.command("events")
 def usage_events(
-    meter: Meter = "",
+    meter: Meter = None,
     run: Annotated[str, typer.Option(help="Only this run's.")] = "",
-    most: Annotated[int, typer.Option(help="How many at most.", min=1)] = 50,
+    most: Most = 50,
     output: Output = Format.TABLE,
     context: ContextName = "",
 ) -> None:
     """List usage events."""
-    found = _client(context).every("/v1/usage/events", most=most, meter=meter, run=run)
+    found = client(context).every("/v1/usage/events", most=most, meter=meter, run=run)
     show(found, output, ("id", "meter", "quantity", "agent_id", "model", "occurred_at"))
 
 
 @usage.command("reconcile")
 def usage_reconcile(
-    start: Annotated[str, typer.Option("--from", help="RFC 3339 or a day.")],
-    end: Annotated[str, typer.Option("--to", help="RFC 3339 or a day.")],
-    window: Annotated[str, typer.Option(help="hour, day or month.")] = "day",
+    start: Annotated[str, typer.Option("--from", parser=moment, metavar="TIME", help="RFC 3339 or a day.")],
+    end: Annotated[str, typer.Option("--to", parser=moment, metavar="TIME", help="RFC 3339 or a day.")],
+    window: Window = "day",
     repair: Annotated[bool, typer.Option(help="Send what the meter misses, under its original ids.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -101,8 +111,10 @@ def usage_reconcile(
     """
     from kgents.cli import reconcile
 
-    report = reconcile.run(_moment(start), _moment(end), window, repair=repair)
-    show(report["differences"], output, ("tenant", "meter", "window_start", "ledger", "metered", "difference"))
+    with progress("comparing ledger and meter"):
+        report = reconcile.run(start, end, window, repair=repair)
+    if report["differences"] or output is not Format.TABLE:
+        show(report["differences"], output, ("tenant", "meter", "window_start", "ledger", "metered", "difference"))
     note(report["summary"])
     if report["differences"]:
         raise SystemExit(1)

@@ -16,8 +16,8 @@ from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-ACK_WAIT = 30.0
-FETCH = 8
+ACK_WAIT = 10.0
+FETCH = 2
 FIRST_DELAY, MAX_DELAY = 0.25, 5.0
 
 
