@@ -89,6 +89,7 @@ class OneMachine:
         for child in children:
             if not child.wait_ready(deadline):
                 raise CannotStart(f"The process {child.name!r} did not start. Its log, {child.log_file}, says why.")
+        self._supervisor.heed_signals()
         return self._facts()
 
     def run(self) -> None:

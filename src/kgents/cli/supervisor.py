@@ -204,10 +204,13 @@ class Supervisor:
         """The pids by name."""
         return {running.child.name: running.pid for running in self._running}
 
-    def run(self) -> None:
-        """Restart what dies, until SIGINT or SIGTERM; then stop everything, last started first."""
+    def heed_signals(self) -> None:
+        """Have SIGINT and SIGTERM end `run`: from before anybody is told that all is ready."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+
+    def run(self) -> None:
+        """Restart what dies, until SIGINT or SIGTERM; then stop everything, last started first."""
         while not self._stopping:
             self._reap()
             self._restart()

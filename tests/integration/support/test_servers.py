@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 
 import httpx2
 import nats as nats_py
-import pytest
 import redis.asyncio as redis_py
 import sqlalchemy as sa
 
@@ -45,9 +46,15 @@ class TestNats:
             facts = (await http.get(f"{nats.monitor_url}/varz")).json()
         assert facts["jetstream"]["config"]["sync_always"] is True
 
-    async def test_refuses_a_wrong_password(self, nats: NatsServer) -> None:
-        with pytest.raises(nats_py.errors.Error, match="Authorization"):
-            await nats_py.connect(nats.url, user=nats.user, password="wrong", allow_reconnect=False)
+    def test_refuses_a_wrong_password(self, nats: NatsServer) -> None:
+        greeting = json.dumps({"user": nats.user, "pass": "wrong", "verbose": False, "pedantic": False})
+        with socket.create_connection(("127.0.0.1", nats.port), timeout=5) as connection:
+            lines = connection.makefile("rwb")
+            assert lines.readline().startswith(b"INFO ")
+            lines.write(f"CONNECT {greeting}\r\nPING\r\n".encode())
+            lines.flush()
+            assert lines.readline() == b"-ERR 'Authorization Violation'\r\n"
+            lines.close()
 
 
 class TestPostgres:

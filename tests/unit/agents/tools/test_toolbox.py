@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -75,16 +74,6 @@ async def test_a_tool_that_breaks_does_not_break_the_run(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("kgents.agents.tools.builtin.calculate", broken)
     assert await call("calculator", {"expression": "1"}) == "Error: the tool failed (RuntimeError)."
-
-
-async def test_opening_built_in_tools_costs_next_to_nothing() -> None:
-    async with opened(BUILTINS):
-        pass
-    started = time.perf_counter()
-    for _ in range(100):
-        async with opened(BUILTINS):
-            pass
-    assert (time.perf_counter() - started) / 100 < 0.001
 
 
 def test_importing_the_toolbox_does_not_import_the_mcp_client() -> None:
