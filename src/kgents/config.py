@@ -7,6 +7,7 @@ Lists and nested values use `__`: `KGENTS_PROVIDERS__openai__API_KEY=...`. A sec
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -87,4 +88,6 @@ def load() -> Settings:
         name = "KGENTS_" + "__".join(str(part) for part in first["loc"]).upper()
         raise Unprocessable(f"The setting {name} can't be used: {first['msg']}.", code="setting") from None
     except SettingsError as error:
-        raise Unprocessable(f"A KGENTS_ setting can't be read: {error}.", code="setting") from None
+        field = re.search(r'field "(\w+)"', str(error))  # pydantic-settings tells it in the text only
+        name = f"The setting KGENTS_{field[1].upper()}" if field else "A KGENTS_ setting"
+        raise Unprocessable(f"{name} can't be used: it is not valid JSON.", code="setting") from None

@@ -8,6 +8,7 @@ KgentsError
 |- NotFound              404  no such object, or another tenant's
 |- Conflict              409  the object's state forbids it
 |- TooLarge              413  body over the limit
+|- UnsupportedMediaType  415  the body is not said to be JSON
 |- Unprocessable         422  well-formed, but a field's value can't be accepted
 |- RateLimited           429  too many requests or tokens a minute
 |- ModelFailed           502  the model provider failed
@@ -85,6 +86,12 @@ class TooLarge(KgentsError):
     status = 413
     title = "The request body is too large"
     code = "too-large"
+
+
+class UnsupportedMediaType(KgentsError):
+    status = 415
+    title = "The body is of another media type"
+    code = "unsupported-media-type"
 
 
 class Unprocessable(KgentsError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,8 @@ async def serve_upstream() -> AsyncIterator[Upstream]:
             pass
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
@@ -54,9 +56,10 @@ async def serve_upstream() -> AsyncIterator[Upstream]:
         yield upstream
     finally:
         server.close()
-        for task in serving:
-            if task:
-                task.cancel()
+        tasks = [task for task in serving if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _send(writer: asyncio.StreamWriter, status: str, body: bytes, kind: str = "application/json") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kgents.agents import service
 from kgents.agents.model import Agent
@@ -43,4 +43,9 @@ class Catalog:
 
     def apply(self, change: Change) -> None:
         """Forget an agent that was changed."""
-        self._agents.pop((change.tenant_id, change.ref), None)
+        self.forget(change.tenant_id, [change.ref])
+
+    def forget(self, tenant_id: str, refs: Iterable[str]) -> None:
+        """Forget a tenant's agents by their ids and names: who changes one in this process sees the change at once."""
+        for ref in refs:
+            self._agents.pop((tenant_id, ref), None)

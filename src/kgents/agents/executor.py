@@ -241,7 +241,7 @@ class Executor:
             input_tokens=task.used.input_tokens,
             output_tokens=task.used.output_tokens,
             tool_calls=task.used.tool_calls,
-            finished_at=self._clock.now(),
+            finished_at=task.finished_at,
             owner=None,
         )
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
 
 from kgents.agents import repository
 from kgents.agents.model import Output, Run, RunStatus
@@ -25,6 +26,7 @@ from kgents.usage.ledger import Posting
 from kgents.usage.model import NOTHING, Amounts, events_of
 
 MAX_KEY_LENGTH = 255
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Admit:
 
     def apply(self, connection: Connection, items: Sequence[Admission]) -> list[Admitted | KgentsError]:
         results: list[Admitted | KgentsError | None] = [None] * len(items)
-        self._check_keys(connection, items, results)
+        claimed = self._claim_keys(connection, items, results)
         self._check_sessions(connection, items, results)
         open_ = [index for index, result in enumerate(results) if result is None]
         refusals = ledger.post(
@@ -76,7 +78,6 @@ class Admit:
             source=self._source,
         )
         rows: list[dict[str, Any]] = []
-        keys: list[dict[str, Any]] = []
         queued: list[outbox.NewRow] = []
         for index, refusal in zip(open_, refusals, strict=True):
             item = items[index]
@@ -87,56 +88,69 @@ class Admit:
             rows.append(repository.run_values(item.run))
             if item.run.status == "queued":
                 queued.append(queue_row(item.run.tenant_id, item.run.run_id, item.run.attempt, item.run.created_at))
-            if item.idempotency:
-                keys.append(
-                    {
-                        "tenant_id": item.run.tenant_id,
-                        "key": item.idempotency.key,
-                        "fingerprint": item.idempotency.fingerprint,
-                        "run_id": item.run.run_id,
-                        "created_at": item.run.created_at,
-                        "expires_at": item.idempotency.expires_at,
-                    }
-                )
         repository.insert_runs(connection, rows)
-        if keys:
-            connection.execute(sa.insert(idempotency_keys), keys)
+        unused = [name for name, index in claimed.items() if isinstance(results[index], KgentsError)]
+        if unused:
+            connection.execute(
+                sa.delete(idempotency_keys).where(
+                    sa.tuple_(idempotency_keys.c.tenant_id, idempotency_keys.c.key).in_(unused)
+                )
+            )
         outbox.add_many(connection, queued)
         return [result for result in results if result is not None]
 
-    def _check_keys(
+    def _claim_keys(
         self, connection: Connection, items: Sequence[Admission], results: list[Admitted | KgentsError | None]
-    ) -> None:
-        keyed = {index: item.idempotency for index, item in enumerate(items) if item.idempotency}
-        if not keyed:
-            return
-        names = [(items[index].run.tenant_id, key.key) for index, key in keyed.items()]
-        found = {
-            (row.tenant_id, row.key): row
-            for row in connection.execute(
+    ) -> dict[tuple[str, str], int]:
+        """Insert the items' keys, and answer those whose key was there. Gives the index of the item that has each key.
+
+        The key is claimed before anything else is done, so that of two transactions at the same time one waits here
+        for the other's end; in the order of the keys, so that no two wait for each other.
+        """
+        wanted: dict[tuple[str, str], list[tuple[int, IdempotencyKey]]] = {}
+        for index, item in enumerate(items):
+            if item.idempotency:
+                wanted.setdefault((item.run.tenant_id, item.idempotency.key), []).append((index, item.idempotency))
+        if not wanted:
+            return {}
+        names = sorted(wanted)
+        now = min(items[same[0][0]].run.created_at for same in wanted.values())
+        connection.execute(
+            sa.delete(idempotency_keys).where(
+                sa.tuple_(idempotency_keys.c.tenant_id, idempotency_keys.c.key).in_(names),
+                idempotency_keys.c.expires_at <= now,
+            )
+        )
+        inserted = connection.execute(
+            _INSERT[connection.dialect.name](idempotency_keys)
+            .values([_key_row(items[index].run, key) for index, key in (wanted[name][0] for name in names)])
+            .on_conflict_do_nothing()
+            .returning(idempotency_keys.c.tenant_id, idempotency_keys.c.key)
+        )
+        mine = {(row.tenant_id, row.key) for row in inserted}
+        taken = [name for name in names if name not in mine]
+        found = (
+            connection.execute(
                 sa.select(idempotency_keys).where(
-                    sa.tuple_(idempotency_keys.c.tenant_id, idempotency_keys.c.key).in_(names)
+                    sa.tuple_(idempotency_keys.c.tenant_id, idempotency_keys.c.key).in_(taken)
                 )
             )
-        }
-        first: set[tuple[str, str]] = set()
-        for index, key in keyed.items():
-            item = items[index]
-            name = (item.run.tenant_id, key.key)
-            row = found.get(name)
-            if row is not None and row.expires_at <= item.run.created_at:
-                connection.execute(
-                    sa.delete(idempotency_keys).where(
-                        idempotency_keys.c.tenant_id == name[0], idempotency_keys.c.key == name[1]
-                    )
-                )
-                del found[name]
-                row = None
-            if row is not None:
-                results[index] = check_key(row.fingerprint, key) or Admitted(replay_of=row.run_id)
-            elif name in first:
-                results[index] = key_in_use()
-            first.add(name)
+            if taken
+            else ()
+        )
+        rows = {(row.tenant_id, row.key): row for row in found}
+        for name in taken:
+            for index, key in wanted[name]:
+                row = rows.get(name)
+                if row is None:  # it has expired at this moment
+                    results[index] = key_in_use()
+                else:
+                    results[index] = check_key(row.fingerprint, key) or Admitted(replay_of=row.run_id)
+        for name in mine:
+            (_, first), *others = wanted[name]
+            for index, key in others:
+                results[index] = check_key(first.fingerprint, key) or key_in_use()
+        return {name: wanted[name][0][0] for name in mine}
 
     def _check_sessions(
         self, connection: Connection, items: Sequence[Admission], results: list[Admitted | KgentsError | None]
@@ -161,6 +175,17 @@ class Admit:
                     code="session-busy",
                 )
             busy.add(session_id)
+
+
+def _key_row(run: Run, key: IdempotencyKey) -> dict[str, Any]:
+    return {
+        "tenant_id": run.tenant_id,
+        "key": key.key,
+        "fingerprint": key.fingerprint,
+        "run_id": run.run_id,
+        "created_at": run.created_at,
+        "expires_at": key.expires_at,
+    }
 
 
 def no_session(session_id: str) -> NotFound:

@@ -333,11 +333,19 @@ def busy_sessions(connection: Connection, tenant_ids: Iterable[str], session_ids
 def live_sessions(
     connection: Connection, tenant_ids: Iterable[str], session_ids: Iterable[str]
 ) -> set[tuple[str, str]]:
-    """Those of the tenants' sessions that are there, as (tenant id, session id)."""
-    statement = sa.select(sessions.c.tenant_id, sessions.c.session_id).where(
-        sessions.c.tenant_id.in_(list(tenant_ids)),
-        sessions.c.session_id.in_(list(session_ids)),
-        sessions.c.deleted_at.is_(None),
+    """Those of the tenants' sessions that are there, as (tenant id, session id), held to the end of the transaction.
+
+    Held without their keys, which those who record a message of the session share.
+    """
+    statement = (
+        sa.select(sessions.c.tenant_id, sessions.c.session_id)
+        .where(
+            sessions.c.tenant_id.in_(list(tenant_ids)),
+            sessions.c.session_id.in_(list(session_ids)),
+            sessions.c.deleted_at.is_(None),
+        )
+        .order_by(sessions.c.session_id)
+        .with_for_update(key_share=True)
     )
     return {(row[0], row[1]) for row in connection.execute(statement)}
 

@@ -88,6 +88,7 @@ class RunTask:
         self._parameters = ModelRequestParameters()
         run = work.run
         self.finished: Finish | None = None
+        self.finished_at = 0
         self.used = Amounts(0, run.input_tokens, run.output_tokens, run.tool_calls)
 
     async def execute(self) -> Finish:
@@ -307,7 +308,7 @@ class RunTask:
         return finish
 
     async def _record(self, *, used: Amounts, estimated: bool = False, **values: Any) -> Recorded:
-        run = self._work.run
+        run, now = self._work.run, self._shared.clock.now()
         future = self._shared.record(
             StepRecord(
                 run_id=run.run_id,
@@ -316,7 +317,7 @@ class RunTask:
                 agent_id=run.agent_id,
                 model=self._work.definition.model,
                 step=self._work.step,
-                now=self._shared.clock.now(),
+                now=now,
                 used=used,
                 estimated=estimated,
                 **values,
@@ -329,15 +330,15 @@ class RunTask:
             # The record may be on its way to disk: only its outcome says what is left to record.
             await asyncio.wait([future])
             future.result()
-            self._recorded(used, values.get("finish"), stepped="message" in values)
+            self._recorded(used, values.get("finish"), now, stepped="message" in values)
             raise
-        self._recorded(used, values.get("finish"), stepped="message" in values)
+        self._recorded(used, values.get("finish"), now, stepped="message" in values)
         return recorded
 
-    def _recorded(self, used: Amounts, finish: Finish | None, *, stepped: bool) -> None:
+    def _recorded(self, used: Amounts, finish: Finish | None, now: int, *, stepped: bool) -> None:
         self._calling, self._text = False, []
         self.used = self.used.plus(used)
-        self.finished = finish
+        self.finished, self.finished_at = finish, now
         self._work.step += int(stepped)
         self._shared.metrics.tokens(used.input_tokens, used.output_tokens)
 

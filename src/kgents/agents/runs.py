@@ -14,6 +14,7 @@ from kgents.agents.ledger_ops import Finish, RecordStep, StepRecord, queue_row
 from kgents.agents.model import AgentDefinition, Run
 from kgents.clock import SECOND
 from kgents.errors import Conflict, KgentsError, ModelFailed, NotFound
+from kgents.ids import is_id
 from kgents.store import outbox
 from kgents.store.tables import processes, runs
 
@@ -21,13 +22,15 @@ MAX_ATTEMPTS = 20
 
 
 def problem_of(error: KgentsError) -> dict[str, Any]:
-    """An error as a run records it."""
-    return {"code": error.code, "title": error.title, "detail": error.detail, "status": error.status, **error.extra}
+    """An error as a run records it, with the seconds to wait where it says when to try again."""
+    after = error.headers.get("Retry-After")
+    extra = error.extra | ({"retry_after": int(after)} if after else {})
+    return {"code": error.code, "title": error.title, "detail": error.detail, "status": error.status, **extra}
 
 
 def get(connection: Connection, tenant_id: str, run_id: str) -> Run:
     """The tenant's run. Raises NotFound."""
-    run = repository.run_by_id(connection, tenant_id, run_id)
+    run = repository.run_by_id(connection, tenant_id, run_id) if is_id(run_id, "run") else None
     if run is None:
         raise NotFound(f"There is no run {run_id!r}. List yours with GET /v1/runs.")
     return run

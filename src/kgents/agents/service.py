@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
@@ -35,11 +37,11 @@ def _save(connection: Connection, agent: Agent, write: object) -> None:
 
 def get_agent(connection: Connection, tenant_id: str, agent: str) -> Agent:
     """The tenant's agent by id or by name. Raises NotFound."""
-    found = (
-        repository.agent_by(connection, tenant_id, agent_id=agent)
-        if is_id(agent, "agt")
-        else repository.agent_by(connection, tenant_id, name=agent)
-    )
+    found = None
+    if is_id(agent, "agt"):
+        found = repository.agent_by(connection, tenant_id, agent_id=agent)
+    elif agent.isprintable():  # as every name is; PostgreSQL takes no NUL
+        found = repository.agent_by(connection, tenant_id, name=agent)
     if found is None:
         raise NotFound(
             f"There is no agent {agent!r}. List yours with GET /v1/agents, or create it with POST /v1/agents.",
@@ -59,19 +61,29 @@ def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, 
 
 
 def update_agent(
-    connection: Connection, tenant_id: str, agent: str, name: str | None, definition: AgentDefinition | None, now: int
+    connection: Connection,
+    tenant_id: str,
+    agent: str,
+    name: str | None,
+    change: Callable[[AgentDefinition], AgentDefinition],
+    now: int,
 ) -> Agent:
-    """The agent with a new name, or at a new version with a new definition. Runs keep the version they started with."""
-    found = get_agent(connection, tenant_id, agent)
-    repository.lock_agent(connection, tenant_id, found.agent_id)
-    found = get_agent(connection, tenant_id, found.agent_id)
-    changed = definition is not None and definition != found.definition
+    """The agent with a new name, or at a new version with what `change` makes of its definition.
+
+    Changes at the same time are made one after the other. Runs keep the version they started with. Raises NotFound,
+    Conflict for a name that is taken, and what `change` raises.
+    """
+    agent_id = get_agent(connection, tenant_id, agent).agent_id
+    repository.lock_agent(connection, tenant_id, agent_id)
+    found = get_agent(connection, tenant_id, agent_id)
+    definition = change(found.definition)
+    changed = definition != found.definition
     updated = Agent(
         found.agent_id,
         tenant_id,
         name or found.name,
         found.version + int(changed),
-        definition if changed and definition else found.definition,
+        definition,
         found.created_at,
         now,
     )
@@ -123,6 +135,7 @@ def session_messages(connection: Connection, tenant_id: str, session_id: str) ->
 
 def delete_session(connection: Connection, tenant_id: str, session_id: str, now: int) -> Session:
     """Delete the session with its messages. Raises NotFound, and Conflict while it has a run that is not finished."""
+    repository.live_sessions(connection, [tenant_id], [session_id])  # holds it: no run starts meanwhile
     session = get_session(connection, tenant_id, session_id)
     if repository.busy_sessions(connection, [tenant_id], [session_id]):
         raise Conflict(

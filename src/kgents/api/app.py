@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from kgents import __version__
 from kgents.api import problems
-from kgents.api.edge import REQUEST_ID, Edge
+from kgents.api.edge import REQUEST_ID, Edge, internal
 from kgents.api.routes import agents, api_keys, audit, chat, health, models, responses, runs, sessions, tenants, usage
 from kgents.api.services import Services
 from kgents.errors import KgentsError
@@ -49,6 +49,7 @@ def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
     app.add_exception_handler(KgentsError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return Edge(app, services)
 
@@ -65,6 +66,10 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return _respond(request, problems.of_validation(error))
+
+
+async def _on_bug(request: Request, _error: Exception) -> Response:
+    return _respond(request, internal())  # the framework raises the error again, for the edge to log it
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

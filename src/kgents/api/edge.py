@@ -36,8 +36,9 @@ _SECURITY = [
 ]
 
 
-class Internal(KgentsError):
+def internal() -> KgentsError:
     """What a client sees of an error that is our own fault."""
+    return KgentsError("An error on our side; it is logged under this request's id. Trying again may help.")
 
 
 class Edge:
@@ -66,6 +67,7 @@ class _Exchange:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._extra: list[tuple[bytes, bytes]] = []
         self._status = 0
+        self._ended = False
         self._path: str = scope["path"]
         given = self._headers.get(b"x-request-id", b"")
         self._request_id = given.decode() if _REQUEST_ID.match(given) else new_id("req")
@@ -104,14 +106,10 @@ class _Exchange:
             await self._refuse(error)
         except Exception as error:
             log.exception("unhandled error", exc_info=error)
-            if self._status:
+            if self._status and not self._ended:
                 raise  # the response has begun: only cutting the connection tells the client
-            await self._refuse(
-                Internal(
-                    "An error on our side; it is logged under this request's id. Trying again may help.",
-                    code="internal",
-                )
-            )
+            if not self._ended:
+                await self._refuse(internal())
 
     async def _refuse(self, error: KgentsError) -> None:
         response: Response = respond(error, self._path, self._request_id)
@@ -125,6 +123,8 @@ class _Exchange:
             headers += [pair for pair in _SECURITY if pair[0] not in present]
             message = {**message, "headers": headers}
         await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._ended = True
 
     async def _admitted(self) -> Receive:
         """Let the request in, or raise why not; answers a `receive` that gives the body that was read."""

@@ -9,6 +9,8 @@ import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from kgents.errors import UnsupportedMediaType
+
 
 class JsonRequest(Request):
     """A request whose JSON is parsed once, by orjson (whose error is a json.JSONDecodeError)."""
@@ -20,12 +22,22 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that reads its body as JsonRequest does."""
+    """A route that reads its body as JsonRequest does, and refuses (415) one that is not said to be JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        reads_body = self.body_field is not None
 
-        async def handler(request: Request) -> Response:
-            return await handle(JsonRequest(request.scope, request.receive))
+        async def handler(plain: Request) -> Response:
+            request = JsonRequest(plain.scope, plain.receive)
+            if reads_body and not _is_json(request.headers.get("content-type", "")) and await request.body():
+                raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")
+            return await handle(request)
 
         return handler
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether a media type is JSON or made of it (RFC 6839)."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))

@@ -21,6 +21,7 @@ def failure_from_event(data: dict[str, Any]) -> KgentsError:
     if data["status"] == "cancelled" or error is None:
         return Conflict("The run was cancelled.", code="run-cancelled")
     extra = {key: value for key, value in error.items() if key not in ("code", "title", "detail", "status")}
-    failure = KgentsError(error["detail"], code=error["code"], **extra)
+    headers = {"Retry-After": str(error["retry_after"])} if "retry_after" in error else None
+    failure = KgentsError(error["detail"], code=error["code"], headers=headers, **extra)
     failure.status, failure.title = error["status"], error["title"]
     return failure

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kgents.agents.ledger_ops import IdempotencyKey, check_key
+from kgents.agents.ledger_ops import IdempotencyKey, check_key, key_in_use
 from kgents.api.call import Call
 from kgents.store.engine import Scope
 from kgents.store.tables import idempotency_keys
@@ -85,7 +85,9 @@ def _claim(connection: Connection, tenant_id: str, key: IdempotencyKey, now: int
     ).first()
     if inserted is not None:
         return None
-    row = connection.execute(sa.select(idempotency_keys).where(mine)).one()
+    row = connection.execute(sa.select(idempotency_keys).where(mine)).first()
+    if row is None:
+        raise key_in_use()  # it has expired at this moment
     refusal = check_key(row.fingerprint, key)
     if refusal is not None:
         raise refusal

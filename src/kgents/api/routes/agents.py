@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
@@ -18,7 +19,7 @@ from kgents.api.paging import Cursor, Limit, Page, page_of
 from kgents.api.problems import PROBLEMS
 from kgents.api.unit import read, write
 from kgents.clock import to_rfc3339
-from kgents.errors import InvalidRequest, NotFound
+from kgents.errors import InvalidRequest, NotFound, Unprocessable
 
 router = APIRouter(tags=["Agents"], route_class=JsonRoute)
 
@@ -91,7 +92,7 @@ class AgentRequest(BaseModel):
 
     def definition(self) -> AgentDefinition:
         """The definition."""
-        return _definition(self.model_dump(exclude={"name"}))
+        return _definition(self.model_dump(exclude={"name"}), ())
 
 
 class AgentChange(BaseModel):
@@ -115,14 +116,34 @@ class AgentChange(BaseModel):
         changes = {name: value for name, value in given.items() if value is not None or name in optional}
         fields = {name: getattr(before, name) for name in AgentDefinition.__dataclass_fields__}
         fields["limits"] = {name: getattr(before.limits, name) for name in Limits.__dataclass_fields__}
-        return _definition(fields | changes)
+        return _definition(fields | changes, before.tools)
 
 
-def _definition(fields: dict[str, Any]) -> AgentDefinition:
+def _with_secrets(tool: dict[str, Any], before: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A tool whose headers came back as they are shown, with their values; for its own URL only, not to send them to
+    another. Raises Unprocessable where there is no such value.
+    """
+    hidden = {name for name, value in tool.get("headers", {}).items() if value == HIDDEN}
+    if not hidden:
+        return tool
+    same = [old for old in before if (old["name"], old.get("url")) == (tool["name"], tool["url"])]
+    known = same[0].get("headers", {}) if same else {}
+    for name in sorted(hidden - set(known)):
+        raise Unprocessable(
+            f"tools: the header {name} of {tool['name']!r} is {HIDDEN}, which stands for a value that is kept, but "
+            "there is none for this tool and URL. Send the value itself.",
+            param="tools",
+        )
+    return {**tool, "headers": tool["headers"] | {name: known[name] for name in hidden}}
+
+
+def _definition(fields: dict[str, Any], before: Sequence[dict[str, Any]]) -> AgentDefinition:
+    """The definition of these fields; `before` are the tools that it has so far."""
     names = [tool["name"] for tool in fields["tools"]]
     if len(set(names)) < len(names):
         raise InvalidRequest("Two tools have the same name.", param="tools")
-    return AgentDefinition(**{**fields, "tools": tuple(fields["tools"]), "limits": Limits(**fields["limits"])})
+    tools = tuple(_with_secrets(tool, before) for tool in fields["tools"])
+    return AgentDefinition(**{**fields, "tools": tools, "limits": Limits(**fields["limits"])})
 
 
 class AgentDocument(BaseModel):
@@ -235,16 +256,23 @@ async def get_agent(call: AgentsRead, agent: AgentRef) -> AgentDocument:
     responses=PROBLEMS,
 )
 async def update_agent(call: AgentsWrite, agent: AgentRef, body: AgentChange) -> Response:
-    """A new version of the agent, for runs that start from now on."""
+    """A new version of the agent, for runs that start from now on (in other processes, within a second)."""
+    known: set[str] = {agent}
+
+    def change(definition: AgentDefinition) -> AgentDefinition:
+        changed = body.apply(definition)
+        _check(call, changed)
+        return changed
 
     def unit(connection: Connection) -> Agent:
         before = service.get_agent(connection, call.tenant_id, agent)
-        definition = body.apply(before.definition)
-        _check(call, definition)
-        updated = service.update_agent(connection, call.tenant_id, before.agent_id, body.name, definition, call.now())
+        known.update((before.agent_id, before.name))
+        updated = service.update_agent(connection, call.tenant_id, before.agent_id, body.name, change, call.now())
         return _audit(connection, call, updated, "update")
 
-    return await write(call, unit, show)
+    response = await write(call, unit, show)
+    call.services.catalog.forget(call.tenant_id, known)
+    return response
 
 
 @router.delete(
@@ -256,11 +284,16 @@ async def update_agent(call: AgentsWrite, agent: AgentRef, body: AgentChange) ->
 )
 async def delete_agent(call: AgentsWrite, agent: AgentRef) -> Response:
     """Delete the agent. Its name is free again; its runs and their usage stay."""
+    known: set[str] = {agent}
 
     def unit(connection: Connection) -> Agent:
-        return _audit(connection, call, service.delete_agent(connection, call.tenant_id, agent, call.now()), "delete")
+        deleted = service.delete_agent(connection, call.tenant_id, agent, call.now())
+        known.update((deleted.agent_id, deleted.name))
+        return _audit(connection, call, deleted, "delete")
 
-    return await write(call, unit, show)
+    response = await write(call, unit, show)
+    call.services.catalog.forget(call.tenant_id, known)
+    return response
 
 
 @router.get(

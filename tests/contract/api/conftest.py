@@ -1,0 +1,76 @@
+"""A kgents on each database, with a model provider that misbehaves, shared by tests that bring tenants of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from kgents.store.migrate import migrate
+from tests.support.postgres import PostgresServer, find_binaries
+from tests.support.tenants import Tenant, tenant_of
+from tests.support.tools import left_out
+from tests.support.up import Up
+from tests.support.upstream import Upstream, serve_upstream
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """A model provider on loopback that answers as the model's name says."""
+    loop = asyncio.new_event_loop()
+    started: list[Upstream] = []
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with serve_upstream() as running:
+            started.append(running)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    yield started[0]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(10)
+    loop.close()
+
+
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Up]:
+    """A running kgents on each database, with a provider `up`."""
+    environment = {
+        "KGENTS_PROVIDERS__up__BASE_URL": upstream.url,
+        "KGENTS_PROVIDERS__up__API_KEY": "sk-of-the-operator",
+        "KGENTS_PROVIDERS__away__BASE_URL": "http://127.0.0.1:9/v1",
+        "KGENTS_PROVIDERS__away__API_KEY": "sk-of-the-operator",
+    }
+    with ExitStack() as stack:
+        if request.param == "postgresql":
+            binaries = find_binaries()
+            if binaries is None:
+                left_out("PostgreSQL 15 or newer is not installed; `apt-get install postgresql` does it")
+            server = PostgresServer(binaries, migrate)
+            stack.callback(server.remove)
+            name = server.create_database()
+            environment["KGENTS_DATABASE_URL"] = server.app_url(name)
+            environment["KGENTS_DATABASE_OWNER_URL"] = server.owner_url(name)
+        running = Up(tmp_path_factory.mktemp("up"), environment=environment).start()
+        stack.callback(running.stop)
+        yield running
+
+
+@pytest.fixture
+def new_tenant(up: Up) -> Iterator[Callable[..., Tenant]]:
+    """A function that makes a tenant, with the given rates and quotas."""
+    with ExitStack() as stack:
+        yield lambda **fields: stack.enter_context(tenant_of(up, **fields))
+
+
+@pytest.fixture
+def tenant(new_tenant: Callable[..., Tenant]) -> Tenant:
+    """A tenant of the test's own."""
+    return new_tenant()
