@@ -63,7 +63,7 @@ def from_datetime(value: datetime) -> int:
 
 def to_rfc3339(micros: int) -> str:
     """RFC 3339 text in UTC with microseconds, e.g. `2026-11-23T10:00:00.000000Z`."""
-    return to_datetime(micros).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return to_datetime(micros).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def month_of(micros: int) -> str:

@@ -220,9 +220,9 @@ def orphans(connection: Connection, now: int, limit: int) -> list[Run]:
     return [repository.load_run(row) for row in connection.execute(statement).mappings()]
 
 
-def forget_processes(connection: Connection, now: int) -> None:
-    """Drop the records of processes that have been silent for an hour."""
-    connection.execute(sa.delete(processes).where(processes.c.heartbeat_at < now - 3600 * SECOND))
+def forget_processes(connection: Connection, now: int) -> int:
+    """Drop the records of processes that have been silent for an hour; answers how many."""
+    return connection.execute(sa.delete(processes).where(processes.c.heartbeat_at < now - 3600 * SECOND)).rowcount
 
 
 def to_cancel(connection: Connection, instance: str) -> list[str]:

@@ -122,9 +122,10 @@ class Connection:
             with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self.client.flush()
-        if self._task:
+        while self._task and not self._task.done():
+            # Python 3.11's wait_for, which nats-py uses, forgets that it was cancelled when its answer comes with it.
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=0.1)
         if self._discards:
             await asyncio.wait(self._discards, timeout=timeout)
         self._set_state(False, "it was closed.")

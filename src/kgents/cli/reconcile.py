@@ -33,12 +33,15 @@ def run(start: str, end: str, window: str, *, repair: bool) -> dict[str, Any]:
             "ledger": found.ledger,
             "metered": found.metered,
             "difference": found.missing,
+            "in_flight": found.in_flight,
         }
         for found in report.differences
     ]
     summary = f"{report.compared} windows compared, {len(differences)} differ"
     if report.sent:
         summary += f"; {report.sent} events were sent to the meter again"
+    for event in report.refused:
+        summary += f"; the meter refused {event.event_id}: {event.reason}"
     if differences and report.in_flight:
         summary += f"; {report.in_flight} messages are still on their way: wait for them and compare again"
     elif differences and not repair:

@@ -114,7 +114,8 @@ def usage_reconcile(
     with progress("comparing ledger and meter"):
         report = reconcile.run(start, end, window, repair=repair)
     if report["differences"] or output is not Format.TABLE:
-        show(report["differences"], output, ("tenant", "meter", "window_start", "ledger", "metered", "difference"))
+        columns = ("tenant", "meter", "window_start", "ledger", "metered", "difference", "in_flight")
+        show(report["differences"], output, columns)
     note(report["summary"])
     if report["differences"]:
         raise SystemExit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
@@ -50,12 +50,31 @@ def add_many(connection: Connection, rows: Sequence[NewRow]) -> None:
         connection.execute(sa.insert(outbox), [asdict(row) for row in rows])
 
 
-_TAKE = sa.select(outbox).order_by(outbox.c.seq).limit(sa.bindparam("most"))
+_TAKE = sa.select(outbox).order_by(outbox.c.seq).limit(sa.bindparam("most")).with_for_update(skip_locked=True)
 
 
 def take(connection: Connection, limit: int) -> list[OutboxRow]:
-    """The oldest messages, which stay until they are deleted."""
+    """The oldest messages, which stay until they are deleted; on PostgreSQL those that no other transaction has taken,
+    locked for this one.
+    """
     return [OutboxRow(*row) for row in connection.execute(_TAKE, {"most": limit})]
+
+
+_PART = 1000
+_WAITING = (
+    sa.select(outbox.c.seq, outbox.c.payload)
+    .where(outbox.c.topic == sa.bindparam("topic"), outbox.c.seq > sa.bindparam("after"))
+    .order_by(outbox.c.seq)
+    .limit(_PART)
+)
+
+
+def waiting(connection: Connection, topic: str) -> Iterator[str]:
+    """The payloads of a topic's messages, oldest first; they are read a part at a time."""
+    after = 0
+    while rows := connection.execute(_WAITING, {"topic": topic, "after": after}).all():
+        yield from (row.payload for row in rows)
+        after = rows[-1].seq
 
 
 _DELETE = sa.delete(outbox).where(outbox.c.seq.in_(sa.bindparam("seqs", expanding=True)))

@@ -152,7 +152,7 @@ class Metrics:
         self._refused.inc(count)
 
     def swept(self, kind: str, count: int) -> None:
-        """The sweeper settled something: `orphan_runs`, `idempotency_keys`, `cache_changes`."""
+        """The sweeper settled something: `orphan_runs`, `idempotency_keys`, `cache_changes`, `processes`."""
         self._swept.labels(kind).inc(count)
 
     def store_commit(self, group: int, seconds: float) -> None:

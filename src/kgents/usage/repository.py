@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
@@ -123,3 +123,77 @@ def load_event(row: RowMapping) -> UsageEvent:
         bool(row["estimated"]),
         row["occurred_at"],
     )
+
+
+class Sum(NamedTuple):
+    """What a meter counted in a piece of time (its start), for an agent or model where grouped by them."""
+
+    tenant_id: str
+    meter: str
+    piece: int
+    quantity: int
+    agent: str | None
+    model: str | None
+
+
+def sums(
+    connection: Connection,
+    tenant_id: str | None,
+    *,
+    start: int,
+    end: int,
+    length: int,
+    meters: Iterable[str],
+    groups: Iterable[str],
+    limit: int | None,
+) -> list[Sum]:
+    """Sums of the events in [start, end) by pieces of `length` microseconds since the epoch, in no order; at most
+    `limit` of them. A tenant of None: all tenants. `groups` are of `agent` and `model`.
+    """
+    events = usage_events.c
+    columns = {"agent": events.agent_id, "model": events.model}
+    names = set(groups)
+    grouped = [column for name, column in columns.items() if name in names]
+    piece = (events.occurred_at - events.occurred_at % length).label("piece")
+    quantity = sa.cast(sa.func.sum(events.quantity), sa.BigInteger).label("quantity")
+    statement = (
+        sa.select(
+            usage_events.c.tenant_id,
+            events.meter,
+            piece,
+            quantity,
+            *((column if name in names else sa.null()).label(name) for name, column in columns.items()),
+        )
+        .where(events.occurred_at >= start, events.occurred_at < end, events.meter.in_(list(meters)))
+        .group_by(events.tenant_id, events.meter, piece, *grouped)
+        .limit(limit)
+    )
+    if tenant_id is not None:
+        statement = statement.where(usage_events.c.tenant_id == tenant_id)
+    return [Sum(*row) for row in connection.execute(statement)]
+
+
+def events_of(
+    connection: Connection,
+    tenant_id: str,
+    *,
+    start: int,
+    end: int,
+    after: str,
+    limit: int,
+    meter: str,
+    run_id: str,
+) -> list[UsageEvent]:
+    """A tenant's events in [start, end), of a meter and of a run if these are not empty, in the order of their ids."""
+    statement = sa.select(usage_events).where(
+        usage_events.c.tenant_id == tenant_id,
+        usage_events.c.occurred_at >= start,
+        usage_events.c.occurred_at < end,
+        usage_events.c.event_id > after,
+    )
+    if meter:
+        statement = statement.where(usage_events.c.meter == meter)
+    if run_id:
+        statement = statement.where(usage_events.c.run_id == run_id)
+    rows = connection.execute(statement.order_by(usage_events.c.event_id).limit(limit)).mappings()
+    return [load_event(row) for row in rows]

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from kgents.clock import SECOND, from_datetime, month_bounds, month_of
-from kgents.store.tables import usage_events
+from kgents.errors import Unprocessable
 from kgents.usage import repository
 from kgents.usage.model import METERS, Balance, UsageEvent
 
@@ -50,38 +49,34 @@ def query(
     group_by: tuple[Group, ...] = (),
     most: int | None = MOST_ROWS,
 ) -> list[UsageRow]:
-    """Exact sums of the events in [start, end) by UTC window, ordered by tenant, meter, window and group; at most
-    `most` rows. A tenant of None: all tenants (in a transaction over all).
+    """Exact sums of the events in [start, end) by UTC window, ordered by tenant, meter, window and group. A tenant of
+    None: all tenants (in a transaction over all). Raises Unprocessable where there would be more than `most` rows,
+    since a part of them would be a wrong number.
     """
-    columns = {"agent": usage_events.c.agent_id, "model": usage_events.c.model}
-    groups = [columns[name] for name in group_by]
     # A day is the finest piece that both a day and a month are made of.
-    length = LENGTHS["hour" if window == "hour" else "day"]
-    piece = (usage_events.c.occurred_at - usage_events.c.occurred_at % length).label("piece")
-    statement = (
-        sa.select(
-            usage_events.c.tenant_id,
-            usage_events.c.meter,
-            piece,
-            *groups,
-            sa.cast(sa.func.sum(usage_events.c.quantity), sa.BigInteger),
-        )
-        .where(
-            usage_events.c.occurred_at >= start,
-            usage_events.c.occurred_at < end,
-            usage_events.c.meter.in_(meters),
-        )
-        .group_by(usage_events.c.tenant_id, usage_events.c.meter, piece, *groups)
+    pieces = 31 if window == "month" else 1
+    found = repository.sums(
+        connection,
+        tenant_id,
+        start=start,
+        end=end,
+        length=LENGTHS["hour" if window == "hour" else "day"],
+        meters=meters,
+        groups=group_by,
+        limit=None if most is None else most * pieces + 1,
     )
-    if tenant_id is not None:
-        statement = statement.where(usage_events.c.tenant_id == tenant_id)
     sums: dict[tuple[str, str, int, str | None, str | None], int] = {}
-    for tenant, meter, at, *rest in connection.execute(statement):
-        named = dict(zip(group_by, rest[:-1], strict=True))
-        key = (tenant, meter, window_of(at, window), named.get("agent"), named.get("model"))
-        sums[key] = sums.get(key, 0) + int(rest[-1])
+    for row in found:
+        key = (row.tenant_id, row.meter, window_of(row.piece, window), row.agent, row.model)
+        sums[key] = sums.get(key, 0) + row.quantity
+    if most is not None and (len(sums) > most or len(found) > most * pieces):
+        raise Unprocessable(
+            f"The answer would have more than {most} rows. Ask for a shorter time, a longer window, one meter, or "
+            "fewer groups.",
+            code="too-many-rows",
+        )
     ordered = sorted(sums.items(), key=lambda item: tuple(str(part) for part in item[0]))
-    return [UsageRow(*key, quantity) for key, quantity in ordered[:most]]
+    return [UsageRow(*key, quantity) for key, quantity in ordered]
 
 
 def events(
@@ -96,18 +91,9 @@ def events(
     run_id: str = "",
 ) -> list[UsageEvent]:
     """The tenant's usage events in [start, end) in the order of their ids, after the given one."""
-    statement = sa.select(usage_events).where(
-        usage_events.c.tenant_id == tenant_id,
-        usage_events.c.occurred_at >= start,
-        usage_events.c.occurred_at < end,
-        usage_events.c.event_id > after,
+    return repository.events_of(
+        connection, tenant_id, start=start, end=end, after=after, limit=limit, meter=meter, run_id=run_id
     )
-    if meter:
-        statement = statement.where(usage_events.c.meter == meter)
-    if run_id:
-        statement = statement.where(usage_events.c.run_id == run_id)
-    rows = connection.execute(statement.order_by(usage_events.c.event_id).limit(limit)).mappings()
-    return [repository.load_event(row) for row in rows]
 
 
 def balance(connection: Connection, tenant_id: str, now: int) -> Balance:
@@ -118,8 +104,15 @@ def balance(connection: Connection, tenant_id: str, now: int) -> Balance:
 
 
 def parse_moment(value: str) -> int:
-    """Microseconds since the epoch of an RFC 3339 time, or of a day's UTC start. Raises ValueError."""
+    """Microseconds since the epoch of an RFC 3339 time, or of a day's UTC start. Raises ValueError, also for a time
+    that in UTC is not in the years 1 to 9999.
+    """
     moment = datetime.fromisoformat(value)
     if len(value) == 10:
         moment = moment.replace(tzinfo=UTC)
-    return from_datetime(moment)
+    micros = from_datetime(moment)
+    try:
+        moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the time is not in the years 1 to 9999") from error
+    return micros

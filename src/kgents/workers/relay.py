@@ -10,26 +10,31 @@ import structlog
 from kgents.agents.signals import OUTBOX
 from kgents.bus.nats import Bus
 from kgents.bus.streams import RUNS_SUBJECT, USAGE_SUBJECT
-from kgents.errors import Unavailable
-from kgents.store import outbox
-from kgents.store.engine import Scope, Store
+from kgents.errors import KgentsError
+from kgents.store.drain import drain
+from kgents.store.engine import Store
 from kgents.store.outbox import OutboxRow
 from kgents.telemetry import traces
 from kgents.telemetry.metrics import Metrics
+from kgents.usage.delivery import count_events, join
 
 log = structlog.get_logger(__name__)
 
-TAKE = 1000
-MAX_MESSAGE = 256 * 1024  # bytes of usage events in one message: one fsync for some hundred events
+Pack = tuple[str, bytes, list[OutboxRow]]  # a message's id and payload, and the rows in it
+
+TAKE = 1000  # rows at once
+MAX_MESSAGE = 256 * 1024  # bytes of usage events in one message: one fsync for a few hundred events
+MAX_EVENTS = 200  # in one message
+TIMEOUT = 5.0  # seconds for the bus to store what is sent at once
 IDLE = 0.2
 BACK_OFF = 0.5
 
 
 class Relay:
-    """Moves what the outbox holds to the bus, in order, for as long as it runs.
+    """Moves what the outbox holds to the bus, oldest first, for as long as it runs. Several relays may run.
 
     A crash between the bus's acknowledgement and the deletion sends messages twice; whoever consumes them counts each
-    event once. Several relays may run: on PostgreSQL each may send the same rows, which costs time but no truth.
+    event once.
     """
 
     def __init__(self, store: Store, bus: Bus, metrics: Metrics) -> None:
@@ -46,7 +51,7 @@ class Relay:
                 self._nudged.clear()
                 try:
                     moved = await self.step()
-                except Unavailable as error:
+                except KgentsError as error:
                     log.warning("the outbox waits", reason=error.code)
                     await asyncio.sleep(BACK_OFF)
                     continue
@@ -56,33 +61,38 @@ class Relay:
             listener.cancel()
 
     async def step(self) -> int:
-        """Relay one batch; answers how many rows went. Raises Unavailable, then what was not acknowledged stays."""
-        rows = await self._store.read(Scope.system(), lambda connection: outbox.take(connection, TAKE))
-        if not rows:
-            return 0
-        usage = [row for row in rows if row.topic == "usage"]
-        queued = [row for row in rows if row.topic == "run"]
-        sent: list[int] = []
-        failure: Exception | None = None
-        for subject, packs in (
-            (RUNS_SUBJECT, [(row.message_id, row.payload.encode(), [row]) for row in queued]),
-            (USAGE_SUBJECT, list(pack(usage))),
-        ):
-            with traces.publish(subject, len(packs)):
-                acks = await self._bus.publish_many(
-                    subject, [(message_id, payload) for message_id, payload, _ in packs]
-                )
-            for (_, _, members), ack in zip(packs, acks, strict=True):
-                if isinstance(ack, Exception):
-                    failure = ack
-                else:
-                    sent.extend(row.seq for row in members)
-                    self._metrics.relayed(members[0].topic, len(members))
-        if sent:
-            await self._store.write(Scope.system(), lambda connection: outbox.delete(connection, sent))
-        if failure is not None:
-            raise failure
-        return len(rows)
+        """Relay one batch; answers how many rows it had. Raises Unavailable, then what was not acknowledged stays."""
+        failures: list[Exception] = []
+
+        async def send(rows: Sequence[OutboxRow]) -> list[int]:
+            queued = [(row.message_id, row.payload.encode(), [row]) for row in rows if row.topic == "run"]
+            usage = list(pack([row for row in rows if row.topic == "usage"]))
+            return [
+                *await self._publish(RUNS_SUBJECT, queued, failures),
+                *await self._publish(USAGE_SUBJECT, usage, failures),
+            ]
+
+        moved = await drain(self._store, TAKE, send)
+        if failures:
+            raise failures[0]
+        return moved
+
+    async def _publish(self, subject: str, packs: Sequence[Pack], failures: list[Exception]) -> list[int]:
+        """Publish; answers the `seq` of the rows that the bus has stored."""
+        if not packs:
+            return []
+        with traces.publish(subject, len(packs)):
+            acks = await self._bus.publish_many(
+                subject, [(message_id, payload) for message_id, payload, _ in packs], timeout=TIMEOUT
+            )
+        stored = []
+        for (_, _, rows), ack in zip(packs, acks, strict=True):
+            if isinstance(ack, Exception):
+                failures.append(ack)
+            else:
+                stored += [row.seq for row in rows]
+                self._metrics.relayed(rows[0].topic, len(rows))
+        return stored
 
     async def _wait(self) -> None:
         try:
@@ -96,23 +106,23 @@ class Relay:
             self._nudged.set()
 
 
-def pack(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, bytes, list[OutboxRow]]]:
-    """Usage rows as few messages: (message id, a JSON array of CloudEvents, the rows in it).
-
-    Each row's payload is a JSON array already, so they are joined without being parsed.
-    """
+def pack(rows: Sequence[OutboxRow]) -> Iterator[Pack]:
+    """Usage rows as few messages. Each row's payload is a JSON array already; they are joined without being parsed."""
     members: list[OutboxRow] = []
-    size = 0
+    size = events = 0
     for row in rows:
-        if members and size + len(row.payload) > MAX_MESSAGE:
+        payload = row.payload.encode()
+        more = count_events(payload)
+        if members and (size + len(payload) > MAX_MESSAGE or events + more > MAX_EVENTS):
             yield _message(members)
-            members, size = [], 0
+            members, size, events = [], 0, 0
         members.append(row)
-        size += len(row.payload)
+        size += len(payload)
+        events += more
     if members:
         yield _message(members)
 
 
-def _message(members: list[OutboxRow]) -> tuple[str, bytes, list[OutboxRow]]:
-    payload = ("[" + ",".join(row.payload[1:-1] for row in members) + "]").encode()
-    return f"{members[0].message_id}+{len(members)}+{members[-1].message_id}", payload, members
+def _message(rows: list[OutboxRow]) -> Pack:
+    message_id = f"{rows[0].message_id}+{len(rows)}+{rows[-1].message_id}"
+    return message_id, join([row.payload.encode() for row in rows]), rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import sqlalchemy as sa
 import structlog
@@ -19,7 +20,8 @@ from kgents.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 INTERVAL = 2.0
-MOST = 500
+MOST_RUNS = 500
+MOST_KEYS = 2000  # in one transaction: what a day without a sweeper left must neither time out nor hold up the others
 
 
 class Sweeper:
@@ -40,22 +42,40 @@ class Sweeper:
             await asyncio.sleep(INTERVAL)
 
     async def sweep(self) -> dict[str, int]:
-        """Put runs whose process is gone back into the queue, and drop what has expired; answers how much of each."""
+        """Put runs whose process is gone back into the queue, and drop what has expired; answers how much of each.
+
+        Runs come first and by themselves, so that nothing else can keep them from being taken up again.
+        """
         now = self._clock.now()
-
-        def unit(connection: Connection) -> dict[str, int]:
-            left_behind = runs.orphans(connection, now, MOST)
-            expired = sa.delete(idempotency_keys).where(idempotency_keys.c.expires_at <= now)
-            runs.forget_processes(connection, now)
-            return {
-                "orphan_runs": sum(runs.requeue(connection, run, now) for run in left_behind),
-                "idempotency_keys": connection.execute(expired).rowcount,
-                "cache_changes": changes.prune(connection, now),
-            }
-
-        found = await self._store.write(Scope.system(), unit)
-        for kind, count in found.items():
-            if count:
-                self._metrics.swept(kind, count)
-                log.info("swept", kind=kind, count=count)
+        found = {"orphan_runs": await self._settle("orphan_runs", lambda connection: requeue_orphans(connection, now))}
+        found["idempotency_keys"] = 0
+        while more := await self._settle("idempotency_keys", lambda connection: expire_keys(connection, now)):
+            found["idempotency_keys"] += more
+            if more < MOST_KEYS:
+                break
+        found["cache_changes"] = await self._settle("cache_changes", lambda connection: changes.prune(connection, now))
+        found["processes"] = await self._settle("processes", lambda connection: runs.forget_processes(connection, now))
         return found
+
+    async def _settle(self, kind: str, fn: Callable[[Connection], int]) -> int:
+        count = await self._store.write(Scope.system(), fn)
+        if count:
+            self._metrics.swept(kind, count)
+            log.info("swept", kind=kind, count=count)
+        return count
+
+
+def requeue_orphans(connection: Connection, now: int) -> int:
+    """Give runs whose process is gone back to the queue; answers how many."""
+    return sum(runs.requeue(connection, run, now) for run in runs.orphans(connection, now, MOST_RUNS))
+
+
+def expire_keys(connection: Connection, now: int) -> int:
+    """Drop idempotency keys that have expired, at most MOST_KEYS; answers how many."""
+    name = sa.tuple_(idempotency_keys.c.tenant_id, idempotency_keys.c.key)
+    expired = (
+        sa.select(idempotency_keys.c.tenant_id, idempotency_keys.c.key)
+        .where(idempotency_keys.c.expires_at <= now)
+        .limit(MOST_KEYS)
+    )
+    return connection.execute(sa.delete(idempotency_keys).where(name.in_(expired))).rowcount

@@ -86,7 +86,7 @@ def _range(call: Call, start: str, end: str) -> tuple[int, int]:
     try:
         first = service.parse_moment(start) if start else month_bounds(month_of(now))[0]
         last = service.parse_moment(end) if end else now + 1
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise InvalidRequest(
             "from and to must be RFC 3339 times with an offset, such as 2026-11-01T00:00:00Z, or days.", param="from"
         ) from error

@@ -1,0 +1,174 @@
+"""The sweeper settles what crashes and time leave behind, once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from kgents.agents import repository, runs
+from kgents.agents.model import Run
+from kgents.clock import SECOND
+from kgents.store import changes, outbox
+from kgents.store.engine import Scope
+from kgents.store.tables import cache_changes, idempotency_keys, processes
+from kgents.store.tables import runs as runs_table
+from kgents.workers import sweeper as sweeping
+from kgents.workers.sweeper import Sweeper
+from tests.integration.workers.conftest import TENANT
+from tests.integration.workers.running import count
+
+HOUR = 3600
+
+
+def run(run_id, owner, *, status="running", attempt=1):
+    return Run(
+        run_id=run_id,
+        tenant_id=TENANT,
+        agent_id="agt_1",
+        agent_version=1,
+        session_id=None,
+        previous_run_id=None,
+        kind="run",
+        mode="background",
+        status=status,
+        input={},
+        output=None,
+        error=None,
+        attempt=attempt,
+        owner=owner,
+        cancel_requested_at=None,
+        period="2026-01",
+        reserved=(0, 0, 0, 0),
+        input_tokens=0,
+        output_tokens=0,
+        tool_calls=0,
+        last_event=None,
+        request_id="req_1",
+        traceparent=None,
+        created_at=1,
+        started_at=1,
+        finished_at=None,
+    )
+
+
+async def begin(ledger, *made):
+    rows = [repository.run_values(each) for each in made]
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, rows))
+
+
+async def beat(ledger, instance, now):
+    def unit(connection):
+        runs.heartbeat(connection, f"name of {instance}", instance, "worker", now)
+
+    await ledger.write(Scope.system(), unit)
+
+
+async def keys(ledger, number, expires_at):
+    rows = [
+        {
+            "tenant_id": TENANT,
+            "key": f"{expires_at}:{n}",
+            "fingerprint": b"",
+            "created_at": 1,
+            "expires_at": expires_at,
+        }
+        for n in range(number)
+    ]
+    await ledger.write(Scope.system(), lambda connection: connection.execute(sa.insert(idempotency_keys), rows))
+
+
+async def rows_of(ledger, table):
+    return await ledger.read(Scope.system(), lambda c: c.execute(sa.select(table)).mappings().all())
+
+
+@pytest.fixture
+def sweeper(ledger, metrics, clock):
+    return Sweeper(ledger, metrics, clock)
+
+
+async def test_a_run_whose_process_is_gone_goes_back_to_the_queue(ledger, sweeper, metrics):
+    await begin(ledger, run("run_1", "proc_gone", attempt=3))
+
+    found = await sweeper.sweep()
+
+    assert found["orphan_runs"] == 1
+    assert count(metrics, "swept_total", kind="orphan_runs") == 1
+    assert [(row["status"], row["owner"]) for row in await rows_of(ledger, runs_table)] == [("queued", None)]
+    [message] = await rows_of(ledger, outbox.outbox)
+    assert (message["topic"], message["message_id"]) == ("run", "run_1:3")
+
+
+async def test_the_run_of_a_process_that_falls_silent_is_taken_after_its_lease(ledger, sweeper, clock):
+    await beat(ledger, "proc_1", clock.now())
+    await begin(ledger, run("run_1", "proc_1"))
+
+    clock.advance(runs.LEASE - 0.1)
+    before = await sweeper.sweep()
+    clock.advance(0.2)
+    after = await sweeper.sweep()
+
+    assert (before["orphan_runs"], after["orphan_runs"]) == (0, 1)
+
+
+@pytest.mark.parametrize("status", ["queued", "completed", "failed", "cancelled"])
+async def test_a_run_that_nobody_carries_out_is_left_alone(ledger, sweeper, status):
+    await begin(ledger, run("run_1", None, status=status))
+
+    assert (await sweeper.sweep())["orphan_runs"] == 0
+
+
+async def test_sweepers_at_the_same_time_settle_each_thing_once(ledger, sweeper, metrics):
+    await begin(ledger, *(run(f"run_{number}", "proc_gone") for number in range(50)))
+    await keys(ledger, 50, 1)
+
+    await asyncio.gather(*(sweeper.sweep() for _ in range(4)))
+
+    assert count(metrics, "swept_total", kind="orphan_runs") == 50
+    assert count(metrics, "swept_total", kind="idempotency_keys") == 50
+    assert len(await rows_of(ledger, outbox.outbox)) == 50
+
+
+async def test_expired_keys_go_however_many_and_the_others_stay(ledger, sweeper, clock, monkeypatch):
+    monkeypatch.setattr(sweeping, "MOST_KEYS", 10)
+    await keys(ledger, 35, clock.now())
+    await keys(ledger, 5, clock.now() + 1)
+
+    found = await sweeper.sweep()
+
+    assert found["idempotency_keys"] == 35
+    assert {row["expires_at"] for row in await rows_of(ledger, idempotency_keys)} == {clock.now() + 1}
+
+
+async def test_what_every_process_has_heard_is_forgotten(ledger, sweeper, clock):
+    def announce(connection):
+        changes.announce(connection, TENANT, "agent", "old", clock.now() - 2 * HOUR * SECOND)
+        changes.announce(connection, TENANT, "agent", "new", clock.now())
+
+    await ledger.write(Scope.system(), announce)
+
+    assert (await sweeper.sweep())["cache_changes"] == 1
+    assert [row["ref"] for row in await rows_of(ledger, cache_changes)] == ["new"]
+
+
+async def test_processes_that_were_silent_for_long_are_forgotten(ledger, sweeper, clock):
+    await beat(ledger, "proc_old", clock.now() - 2 * HOUR * SECOND)
+    await beat(ledger, "proc_new", clock.now())
+
+    assert (await sweeper.sweep())["processes"] == 1
+    assert [row["instance"] for row in await rows_of(ledger, processes)] == ["proc_new"]
+
+
+async def test_housekeeping_that_fails_keeps_no_run_from_being_taken_up(ledger, sweeper, monkeypatch):
+    await begin(ledger, run("run_1", "proc_gone"))
+    monkeypatch.setattr(sweeping, "expire_keys", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        await sweeper.sweep()
+
+    assert [row["status"] for row in await rows_of(ledger, runs_table)] == ["queued"]
+
+
+async def test_a_sweep_over_nothing_changes_nothing(sweeper, metrics):
+    assert set((await sweeper.sweep()).values()) == {0}
