@@ -57,6 +57,7 @@ from kgents.workers.sweeper import Sweeper
 log = structlog.get_logger(__name__)
 
 Ready = Callable[[], None]
+Listener = socket.socket | None
 
 
 def nothing() -> None:
@@ -216,12 +217,14 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
 
-def run_api(settings: Settings, listener: socket.socket | None = None, ready: Ready = nothing) -> None:
-    """Serve the API until SIGTERM. `listener` is a socket that already listens; `ready` is called once it answers."""
-    _run(_api(settings, listener, ready), settings, "api")
+def run_api(settings: Settings, ready: Ready = nothing, listener: Listener = None, metrics: Listener = None) -> None:
+    """Serve the API until SIGTERM. `ready` is called once it answers. `listener` and `metrics` are sockets that listen
+    already, instead of the settings' ports.
+    """
+    _run(_api(settings, ready, listener, metrics), settings, "api")
 
 
-async def _api(settings: Settings, listener: socket.socket | None, ready: Ready) -> None:
+async def _api(settings: Settings, ready: Ready, listener: Listener, metrics: Listener) -> None:
     async with _parts(settings, "api") as parts:
         services = _services(parts)
         parts.feed.subscribe(services.authenticator.apply, services.authenticator.clear)
@@ -250,10 +253,15 @@ async def _api(settings: Settings, listener: socket.socket | None, ready: Ready)
             h11_max_incomplete_event_size=65_536,
         )
         server = _Server(config, drain)
-        async with serve_telemetry(telemetry_app(parts.metrics, parts.health), settings.host, settings.metrics_port):
+        async with _telemetry(parts, metrics):
             parts.spawn(_announce(server, ready), "announce")
             with _signals(server.handle_exit):
                 await server.serve(sockets=[listener] if listener else None)
+
+
+def _telemetry(parts: Parts, listener: Listener) -> contextlib.AbstractAsyncContextManager[None]:
+    page = telemetry_app(parts.metrics, parts.health)
+    return serve_telemetry(page, parts.settings.host, parts.settings.metrics_port, listener)
 
 
 async def _announce(server: uvicorn.Server, ready: Ready) -> None:
@@ -317,12 +325,14 @@ async def _flush_key_use(parts: Parts, authenticator: Authenticator) -> None:
             await parts.store.write(Scope.system(), authenticator.flush_last_used)
 
 
-def run_worker(settings: Settings, ready: Ready = nothing) -> None:
-    """Carry out background runs, relay the outbox, feed the meter and sweep, until SIGTERM."""
-    _run(_worker(settings, ready), settings, "worker")
+def run_worker(settings: Settings, ready: Ready = nothing, metrics: Listener = None) -> None:
+    """Carry out background runs, relay the outbox, feed the meter and sweep, until SIGTERM. `metrics` is a socket that
+    listens already.
+    """
+    _run(_worker(settings, ready, metrics), settings, "worker")
 
 
-async def _worker(settings: Settings, ready: Ready) -> None:
+async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
     await _insist_on_durability(settings)
     async with _parts(settings, "worker") as parts:
         runs = RunWorker(
@@ -339,7 +349,7 @@ async def _worker(settings: Settings, ready: Ready) -> None:
         parts.spawn(runs.run(), "runs")
         for name, loop in (("relay", relay), ("meter sink", sink), ("sweeper", sweeper)):
             parts.spawn(loop.run(), name)
-        async with serve_telemetry(telemetry_app(parts.metrics, parts.health), settings.host, settings.metrics_port):
+        async with _telemetry(parts, metrics):
             ready()
             await _terminated()
             parts.health.draining = True
@@ -358,12 +368,12 @@ async def _insist_on_durability(settings: Settings) -> None:
             await asyncio.sleep(2.0)
 
 
-def run_meter(settings: Settings, ready: Ready = nothing) -> None:
-    """Serve the embedded meter until SIGTERM."""
-    _run(_meter(settings, ready), settings, "meter")
+def run_meter(settings: Settings, ready: Ready = nothing, listener: Listener = None) -> None:
+    """Serve the embedded meter until SIGTERM. `listener` is a socket that listens already."""
+    _run(_meter(settings, ready, listener), settings, "meter")
 
 
-async def _meter(settings: Settings, ready: Ready) -> None:
+async def _meter(settings: Settings, ready: Ready, listener: Listener) -> None:
     serving = asyncio.create_task(
         serve_meter(
             settings.host,
@@ -371,6 +381,7 @@ async def _meter(settings: Settings, ready: Ready) -> None:
             settings.data_dir / "meter.db",
             settings.meter_token.get_secret_value(),
             ready,
+            listener,
         )
     )
     await asyncio.wait([serving, asyncio.create_task(_terminated())], return_when=asyncio.FIRST_COMPLETED)

@@ -18,7 +18,7 @@ from kgents.agents import service
 from kgents.agents.model import AgentDefinition
 from kgents.bus.server import LocalNats
 from kgents.cli.supervisor import Forked, Supervisor, call_in_child
-from kgents.cli.up import CannotStart, DataFolder, free_port
+from kgents.cli.up import CannotStart, DataFolder, listen
 from kgents.clock import SystemClock
 from kgents.config import Settings
 from kgents.errors import NotFound
@@ -62,7 +62,8 @@ class OneMachine:
         self._listener = listener
         self._supervisor = Supervisor(stop_grace=30.0, started=self._keep_pids)
         self._nats = LocalNats(folder.path)
-        self._ports = {name: free_port() for name in ("api", "worker", "meter")}
+        self._listeners = {name: listen("127.0.0.1", 0) for name in ("api", "worker", "meter")}
+        self._ports = {name: held.getsockname()[1] for name, held in self._listeners.items()}
         self._keys: dict[str, str] = {}
 
     def start(self) -> dict[str, Any]:
@@ -140,17 +141,17 @@ class OneMachine:
 
     def _api(self, base: Settings) -> Forked:
         settings = base.model_copy(update={"metrics_port": self._ports["api"], "process_name": "api"})
-        return self._forked("api", lambda ready: app.run_api(settings, self._listener, ready))
+        return self._forked("api", lambda ready: app.run_api(settings, ready, self._listener, self._listeners["api"]))
 
     def _worker(self, base: Settings) -> Forked:
         settings = base.model_copy(
             update={"host": "127.0.0.1", "metrics_port": self._ports["worker"], "process_name": "worker"}
         )
-        return self._forked("worker", lambda ready: app.run_worker(settings, ready))
+        return self._forked("worker", lambda ready: app.run_worker(settings, ready, self._listeners["worker"]))
 
     def _meter(self, base: Settings) -> Forked:
         settings = base.model_copy(update={"host": "127.0.0.1", "port": self._ports["meter"], "process_name": "meter"})
-        return self._forked("meter", lambda ready: app.run_meter(settings, ready))
+        return self._forked("meter", lambda ready: app.run_meter(settings, ready, self._listeners["meter"]))
 
     def _forked(self, name: str, main: Any) -> Forked:
         return Forked(name, main, self._folder.log_file(name))

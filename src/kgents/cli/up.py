@@ -92,13 +92,15 @@ class DataFolder:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The listening socket of the API: held here, so that a client that comes while it restarts waits and is served.
+    """A listening socket, held by the supervisor, so that a client that comes while a process restarts waits and is
+    served.
 
     Raises CannotStart when the port is in use or may not be used.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends answers without delay only on sockets that say that they are TCP's.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(2048)
@@ -109,14 +111,6 @@ def listen(host: str, port: int) -> socket.socket:
             f"Can't listen on {host}:{port}: {reason}. Choose another port with --port (0 takes a free one)."
         ) from error
     return listener
-
-
-def free_port() -> int:
-    """A port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def run(data: Path, host: str, port: int, *, as_json: bool) -> None:

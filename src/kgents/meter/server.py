@@ -46,16 +46,24 @@ def build_app(storage: Storage, token: str = "", clock: Clock | None = None) -> 
     return _Token(app, token) if token else app
 
 
-async def serve(host: str, port: int, path: Path, token: str = "", ready: Callable[[], None] | None = None) -> None:
+async def serve(
+    host: str,
+    port: int,
+    path: Path,
+    token: str = "",
+    ready: Callable[[], None] | None = None,
+    listener: socket.socket | None = None,
+) -> None:
     """Serve the meter over the file until cancelled; then finish what was accepted, and close the file.
 
-    `ready` is called once it answers. Raises Unavailable where the port or the file can't be used.
+    `ready` is called once it answers. `listener` is a socket that listens already, instead of `host` and
+    `port`. Raises Unavailable where the port or the file can't be used.
     """
     clock = SystemClock()
-    with contextlib.closing(_listen(host, port)) as listener:
+    with contextlib.closing(listener or _listen(host, port)) as listening:
         storage = Storage(path, now=clock.now())
         try:
-            await _serve(build_app(storage, token, clock), listener, ready)
+            await _serve(build_app(storage, token, clock), listening, ready)
         finally:
             storage.close()
 

@@ -6,6 +6,8 @@ A database that is up to date is told without importing Alembic, which would cos
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0001"
+_WAIT = 30.0  # seconds for another migration of the same file
 _LOCK = 7_205_759_403_792  # any number that only kgents' migrations use, for PostgreSQL's advisory lock
 _CURRENT = sa.text("SELECT version_num FROM alembic_version")
 
@@ -59,10 +62,10 @@ def migrate(url: str) -> list[str]:
 
 def _migrate_sqlite(url: sa.URL) -> list[str]:
     Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"isolation_level": None, "timeout": 30.0})
+    engine = sa.create_engine(url, connect_args={"isolation_level": None, "timeout": _WAIT})
     try:
         with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.exec_driver_sql("PRAGMA synchronous=FULL")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -74,6 +77,20 @@ def _migrate_sqlite(url: sa.URL) -> list[str]:
             return applied
     finally:
         engine.dispose()
+
+
+def _use_wal(connection: Connection) -> None:
+    """Have the file use a write-ahead log. SQLite's own waiting leaves out a file that another is doing this to."""
+    deadline = time.monotonic() + _WAIT
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return
+        except sa.exc.OperationalError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0)
+            if code & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 async def _migrate_postgres(url: sa.URL) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -58,11 +59,13 @@ class _Quiet(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_telemetry(app: Starlette, host: str, port: int) -> AsyncIterator[None]:
-    """Serve the metrics port while within. Raises OSError when the port is in use."""
+async def serve_telemetry(
+    app: Starlette, host: str, port: int, listener: socket.socket | None = None
+) -> AsyncIterator[None]:
+    """Serve the metrics port, or what comes to a socket that listens already. Raises OSError when it is in use."""
     config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off", loop="none")
     server = _Quiet(config)
-    task = asyncio.create_task(server._serve(), name="metrics port")
+    task = asyncio.create_task(server._serve(sockets=[listener] if listener else None), name="metrics port")
     try:
         while not server.started:
             if task.done():
