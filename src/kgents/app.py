@@ -25,6 +25,7 @@ from kgents.agents.tools.egress import EgressRules
 from kgents.api.app import build_api
 from kgents.api.limits import RateLimits
 from kgents.api.services import Services
+from kgents.api.transport import OneWriteProtocol
 from kgents.bus.model import BusUnavailable
 from kgents.bus.monitor import verify_durable
 from kgents.bus.nats import Bus
@@ -241,6 +242,7 @@ async def _api(settings: Settings, ready: Ready, listener: Listener, metrics: Li
             build_api(services, ROUTES),
             host=settings.host,
             port=settings.port,
+            http=OneWriteProtocol,
             loop="none",
             lifespan="off",
             log_config=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 SECOND = 1_000_000  # in microseconds, the unit in which kgents keeps time
@@ -68,7 +69,12 @@ def to_rfc3339(micros: int) -> str:
 
 def month_of(micros: int) -> str:
     """The UTC calendar month that a moment falls in, as `2026-11`: the period of quotas and balances."""
-    moment = time.gmtime(micros // SECOND)
+    return _month_of_day(micros // (86_400 * SECOND))
+
+
+@lru_cache(maxsize=64)
+def _month_of_day(day: int) -> str:
+    moment = time.gmtime(day * 86_400)
     return f"{moment.tm_year:04d}-{moment.tm_mon:02d}"
 
 

@@ -7,7 +7,7 @@ the attempt, so a process that was taken for dead and comes back can write nothi
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
@@ -232,8 +232,7 @@ class Executor:
         raise draining()
 
     def _ended(self, run: Run, finish: Finish, task: RunTask) -> Run:
-        return replace(
-            run,
+        return run._replace(
             status=finish.status,
             output=finish.output,
             error=finish.error,

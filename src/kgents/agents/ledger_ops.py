@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kgents.agents import repository
 from kgents.agents.model import Output, Run, RunStatus
+from kgents.agents.repository import Counts, End
 from kgents.clock import month_of
 from kgents.errors import Conflict, KgentsError, NotFound, QuotaExceeded, Unprocessable
 from kgents.store import outbox
-from kgents.store.tables import METERS, idempotency_keys, messages, run_steps, runs
+from kgents.store.tables import METERS, idempotency_keys, runs
 from kgents.usage import ledger
 from kgents.usage.ledger import Posting
 from kgents.usage.model import NOTHING, Amounts, events_of
@@ -38,16 +38,14 @@ class IdempotencyKey:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """A run that asks to start (or, in the background mode, to be queued)."""
 
     run: Run
     idempotency: IdempotencyKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """The run was recorded, or `replay_of` names the earlier run that the same idempotency key started."""
 
     replay_of: str | None = None
@@ -77,7 +75,7 @@ class Admit:
             ],
             source=self._source,
         )
-        rows: list[dict[str, Any]] = []
+        admitted: list[Run] = []
         queued: list[outbox.NewRow] = []
         for index, refusal in zip(open_, refusals, strict=True):
             item = items[index]
@@ -85,10 +83,10 @@ class Admit:
                 results[index] = refusal
                 continue
             results[index] = Admitted()
-            rows.append(repository.run_values(item.run))
+            admitted.append(item.run)
             if item.run.status == "queued":
                 queued.append(queue_row(item.run.tenant_id, item.run.run_id, item.run.attempt, item.run.created_at))
-        repository.insert_runs(connection, rows)
+        repository.insert_runs(connection, admitted)
         unused = [name for name, index in claimed.items() if isinstance(results[index], KgentsError)]
         if unused:
             connection.execute(
@@ -223,8 +221,7 @@ def queue_row(tenant_id: str, run_id: str, attempt: int, now: int) -> outbox.New
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """How a run ended. `messages` are what its session (or the run that follows on) sees of it, as JSON text."""
 
     status: RunStatus
@@ -234,8 +231,7 @@ class Finish:
     messages: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StepRecord:
+class StepRecord(NamedTuple):
     """What one step of a run did. With `finish` it is the last.
 
     `used` is metered under (run, step); `reserve` is the worst case of the step that comes next.
@@ -255,8 +251,7 @@ class StepRecord:
     finish: Finish | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """The step is on disk. `refusal` says why its next step could not be reserved."""
 
     refusal: QuotaExceeded | None = None
@@ -271,32 +266,6 @@ _LOCKED = (
     )
     .order_by(runs.c.run_id)
     .with_for_update()
-)
-
-_COUNTS: dict[str, Any] = {
-    "input_tokens": runs.c.input_tokens + sa.bindparam("more_input"),
-    "output_tokens": runs.c.output_tokens + sa.bindparam("more_output"),
-    "tool_calls": runs.c.tool_calls + sa.bindparam("more_calls"),
-    "period": sa.bindparam("b_period"),
-    **{f"{meter}_reserved": sa.bindparam(f"b_{meter}_reserved") for meter in METERS},
-}
-_STEP = (
-    sa.update(runs)
-    .where(runs.c.tenant_id == sa.bindparam("b_tenant_id"), runs.c.run_id == sa.bindparam("b_run_id"))
-    .values(**_COUNTS)
-)
-_FINISH = (
-    sa.update(runs)
-    .where(runs.c.tenant_id == sa.bindparam("b_tenant_id"), runs.c.run_id == sa.bindparam("b_run_id"))
-    .values(
-        **_COUNTS,
-        status=sa.bindparam("b_status"),
-        output=sa.bindparam("b_output"),
-        error=sa.bindparam("b_error"),
-        last_event=sa.bindparam("b_last_event"),
-        finished_at=sa.bindparam("b_finished_at"),
-        owner=None,
-    )
 )
 
 
@@ -321,40 +290,32 @@ class RecordStep:
         ]
         refusals = iter(ledger.post(connection, postings, source=self._source))
         results: list[Recorded | KgentsError] = []
-        steps: list[dict[str, Any]] = []
-        finishes: list[dict[str, Any]] = []
-        kept: list[dict[str, Any]] = []
-        said: list[dict[str, Any]] = []
+        steps: list[Counts] = []
+        ends: list[tuple[Counts, End]] = []
+        kept: list[tuple[str, str, int, str, int]] = []
+        said: list[tuple[str, str | None, str, int, str, int]] = []
         for item, is_mine in zip(items, mine, strict=True):
             if not is_mine:
                 results.append(taken_over(item.run_id))
                 continue
             refusal = next(refusals)
             results.append(Recorded(refusal))
-            counts = self._counts(item, NOTHING if refusal else item.reserve)
-            if item.finish is None:
+            reserved = NOTHING if refusal else item.reserve
+            counts = Counts(item.tenant_id, item.run_id, month_of(item.now), reserved, item.used)
+            finish = item.finish
+            if finish is None:
                 steps.append(counts)
             else:
-                finishes.append({**counts, **_finish_values(item, item.finish)})
-                said.extend(self._messages(item, item.finish, held[item.run_id].session_id))
+                ends.append((counts, End(finish.status, finish.output, finish.error, finish.last_event, item.now)))
+                session_id = held[item.run_id].session_id
+                for position, message in enumerate(finish.messages):
+                    said.append((item.tenant_id, session_id, item.run_id, position, message, item.now))
             if item.message is not None:
-                kept.append(
-                    {
-                        "tenant_id": item.tenant_id,
-                        "run_id": item.run_id,
-                        "step": item.step,
-                        "message": item.message,
-                        "created_at": item.now,
-                    }
-                )
-        for statement, rows in (
-            (_STEP, steps),
-            (_FINISH, finishes),
-            (sa.insert(run_steps), kept),
-            (sa.insert(messages), said),
-        ):
-            if rows:
-                connection.execute(statement, rows)
+                kept.append((item.tenant_id, item.run_id, item.step, item.message, item.now))
+        repository.update_runs(connection, steps)
+        repository.end_runs(connection, ends)
+        repository.insert_steps(connection, kept)
+        repository.insert_messages(connection, said)
         return results
 
     def _posting(self, item: StepRecord, row: Any) -> Posting:
@@ -372,46 +333,10 @@ class RecordStep:
                 now=item.now,
             ),
             used=item.used,
-            release=Amounts(*(getattr(row, f"{meter}_reserved") for meter in METERS)),
+            release=Amounts(*row[-len(METERS) :]),
             release_period=row.period,
             reserve=item.reserve,
         )
-
-    def _counts(self, item: StepRecord, reserved: Amounts) -> dict[str, Any]:
-        row = {
-            "b_tenant_id": item.tenant_id,
-            "b_run_id": item.run_id,
-            "b_period": month_of(item.now),
-            "more_input": item.used.input_tokens,
-            "more_output": item.used.output_tokens,
-            "more_calls": item.used.tool_calls,
-        }
-        for meter, quantity in zip(METERS, reserved, strict=True):
-            row[f"b_{meter}_reserved"] = quantity
-        return row
-
-    def _messages(self, item: StepRecord, finish: Finish, session_id: str | None) -> list[dict[str, Any]]:
-        return [
-            {
-                "tenant_id": item.tenant_id,
-                "session_id": session_id,
-                "run_id": item.run_id,
-                "position": position,
-                "message": message,
-                "created_at": item.now,
-            }
-            for position, message in enumerate(finish.messages)
-        ]
-
-
-def _finish_values(item: StepRecord, finish: Finish) -> dict[str, Any]:
-    return {
-        "b_status": finish.status,
-        "b_output": repository.dump_output(finish.output),
-        "b_error": orjson.dumps(finish.error).decode() if finish.error else None,
-        "b_last_event": finish.last_event,
-        "b_finished_at": item.now,
-    }
 
 
 def taken_over(run_id: str) -> Conflict:

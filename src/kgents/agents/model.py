@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 RunMode = Literal["wait", "stream", "background"]
 RunStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -98,8 +98,7 @@ class Output:
     finish_reason: str = "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A run as it is recorded. Token counts grow as its steps are recorded."""
 
     run_id: str

@@ -38,18 +38,22 @@ class Work:
         return parameters_of(self.definition, self.overrides, tools, self.model)
 
 
-_DEFAULTS = asdict(Overrides())
+_NONE = Overrides()
 
 
 def input_of(messages: Sequence[dict[str, Any]], overrides: Overrides) -> dict[str, Any]:
     """A run's input as it is recorded."""
-    plain = {name: value for name, value in asdict(overrides).items() if value != _DEFAULTS[name]}
-    return {"messages": list(messages), **({"overrides": plain} if plain else {})}
+    if overrides == _NONE:
+        return {"messages": list(messages)}
+    plain = {name: value for name, value in asdict(overrides).items() if value != getattr(_NONE, name)}
+    return {"messages": list(messages), "overrides": plain}
 
 
 def overrides_of(run_input: dict[str, Any]) -> Overrides:
     """The overrides of a recorded input."""
-    plain = dict(run_input.get("overrides") or {})
+    if not run_input.get("overrides"):
+        return _NONE
+    plain = dict(run_input["overrides"])
     for name in ("stop", "tools"):
         if name in plain:
             plain[name] = tuple(plain[name])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
 from kgents.agents.model import Agent, AgentDefinition, Limits, Output, Run, Session, ToolCall
+from kgents.store.bulk import ManyRows, insert_many
 from kgents.store.tables import METERS, agent_versions, agents, messages, run_steps, runs, sessions
+from kgents.usage.model import Amounts
 
 
 def dump_definition(definition: AgentDefinition) -> str:
@@ -238,38 +240,36 @@ def erase_run(connection: Connection, tenant_id: str, run_id: str) -> None:
 _RUN_COLUMNS = [column for column in runs.c if not column.name.endswith("_reserved")]
 
 
-def run_values(run: Run) -> dict[str, Any]:
-    """A run as a row."""
-    row = {
-        "run_id": run.run_id,
-        "tenant_id": run.tenant_id,
-        "agent_id": run.agent_id,
-        "agent_version": run.agent_version,
-        "session_id": run.session_id,
-        "previous_run_id": run.previous_run_id,
-        "kind": run.kind,
-        "mode": run.mode,
-        "status": run.status,
-        "input": orjson.dumps(run.input).decode(),
-        "output": dump_output(run.output),
-        "error": orjson.dumps(run.error).decode() if run.error else None,
-        "attempt": run.attempt,
-        "owner": run.owner,
-        "cancel_requested_at": run.cancel_requested_at,
-        "period": run.period,
-        "input_tokens": run.input_tokens,
-        "output_tokens": run.output_tokens,
-        "tool_calls": run.tool_calls,
-        "last_event": run.last_event,
-        "request_id": run.request_id,
-        "traceparent": run.traceparent,
-        "created_at": run.created_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-    }
-    for meter, quantity in zip(METERS, run.reserved, strict=True):
-        row[f"{meter}_reserved"] = quantity
-    return row
+def _run_row(run: Run) -> tuple[Any, ...]:
+    """A run as a row, in the order of the table's columns."""
+    return (
+        run.run_id,
+        run.tenant_id,
+        run.agent_id,
+        run.agent_version,
+        run.session_id,
+        run.previous_run_id,
+        run.kind,
+        run.mode,
+        run.status,
+        orjson.dumps(run.input).decode(),
+        dump_output(run.output),
+        orjson.dumps(run.error).decode() if run.error else None,
+        run.attempt,
+        run.owner,
+        run.cancel_requested_at,
+        run.period,
+        *run.reserved,
+        run.input_tokens,
+        run.output_tokens,
+        run.tool_calls,
+        run.last_event,
+        run.request_id,
+        run.traceparent,
+        run.created_at,
+        run.started_at,
+        run.finished_at,
+    )
 
 
 def dump_output(output: Output | None) -> str | None:
@@ -289,10 +289,91 @@ def load_run(row: RowMapping) -> Run:
     return Run(**values, reserved=tuple(row[f"{meter}_reserved"] for meter in METERS))
 
 
-def insert_runs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert runs as `run_values` gives them."""
-    if rows:
-        connection.execute(sa.insert(runs), list(rows))
+_INSERT_RUNS = insert_many(runs)
+_INSERT_STEPS = insert_many(run_steps)
+_INSERT_MESSAGES = insert_many(messages)
+
+_COUNTS = {
+    "period": sa.bindparam("now_period"),
+    **{f"{meter}_reserved": sa.bindparam(f"now_{meter}_reserved") for meter in METERS},
+    **{name: runs.c[name] + sa.bindparam(f"more_{name}") for name in METERS[1:]},
+}
+_END: dict[str, Any] = {
+    name: sa.bindparam(f"now_{name}") for name in ("status", "output", "error", "last_event", "finished_at")
+}
+_THE_RUN = (runs.c.tenant_id == sa.bindparam("of_tenant_id"), runs.c.run_id == sa.bindparam("of_run_id"))
+_COUNT_NAMES = [
+    *("of_tenant_id", "of_run_id", "now_period"),
+    *(f"now_{meter}_reserved" for meter in METERS),
+    *(f"more_{name}" for name in METERS[1:]),
+]
+_UPDATE_RUNS = ManyRows(sa.update(runs).where(*_THE_RUN).values(**_COUNTS), _COUNT_NAMES)
+_END_RUNS = ManyRows(
+    sa.update(runs).where(*_THE_RUN).values(**_COUNTS, **_END, owner=sa.null()),
+    [*_COUNT_NAMES, *(f"now_{name}" for name in _END)],
+)
+
+
+def insert_runs(connection: Connection, new: Sequence[Run]) -> None:
+    """Insert runs."""
+    _INSERT_RUNS(connection, [_run_row(run) for run in new])
+
+
+class Counts(NamedTuple):
+    """What a step changes of its run: the month that its reservation is of, the reservation, and what it used."""
+
+    tenant_id: str
+    run_id: str
+    period: str
+    reserved: Amounts
+    used: Amounts
+
+
+class End(NamedTuple):
+    """What the last step changes of its run, beside the counts."""
+
+    status: str
+    output: Output | None
+    error: dict[str, Any] | None
+    last_event: int | None
+    finished_at: int
+
+
+def update_runs(connection: Connection, steps: Sequence[Counts]) -> None:
+    """Change the counts of runs that go on."""
+    _UPDATE_RUNS(connection, [_counts_row(counts) for counts in steps])
+
+
+def end_runs(connection: Connection, ends: Sequence[tuple[Counts, End]]) -> None:
+    """Change the counts of runs, and end them."""
+    _END_RUNS(
+        connection,
+        [
+            (
+                *_counts_row(counts),
+                end.status,
+                dump_output(end.output),
+                orjson.dumps(end.error).decode() if end.error else None,
+                end.last_event,
+                end.finished_at,
+            )
+            for counts, end in ends
+        ],
+    )
+
+
+def _counts_row(counts: Counts) -> tuple[Any, ...]:
+    return (counts.tenant_id, counts.run_id, counts.period, *counts.reserved, *counts.used[1:])
+
+
+def insert_steps(connection: Connection, rows: Sequence[tuple[str, str, int, str, int]]) -> None:
+    """Insert what steps did: tenant id, run id, step, message as JSON, time."""
+    _INSERT_STEPS(connection, rows)
+
+
+def insert_messages(connection: Connection, rows: Sequence[tuple[str, str | None, str, int, str, int]]) -> None:
+    """Insert what was said: tenant id, session id, run id, position, message as JSON, time."""
+    _INSERT_MESSAGES(connection, rows)
 
 
 def run_by_id(connection: Connection, tenant_id: str, run_id: str) -> Run | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,7 +65,7 @@ def request_cancel(connection: Connection, tenant_id: str, run_id: str, now: int
             .where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
             .values(cancel_requested_at=now)
         )
-    return replace(run, cancel_requested_at=run.cancel_requested_at or now)
+    return run._replace(cancel_requested_at=run.cancel_requested_at or now)
 
 
 def end(connection: Connection, run: Run, finish: Finish, now: int, *, source: str) -> None:
@@ -127,7 +127,7 @@ def claim(connection: Connection, tenant_id: str, run_id: str, instance: str, no
         )
         end(connection, run, Finish("failed", error=problem_of(error)), now, source=source)
         return "finished"
-    claimed = replace(run, status="running", attempt=run.attempt + 1, owner=instance, started_at=run.started_at or now)
+    claimed = run._replace(status="running", attempt=run.attempt + 1, owner=instance, started_at=run.started_at or now)
     connection.execute(
         sa.update(runs)
         .where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kgents.api.call import CALL, Call, idempotency_of
+from kgents.api.direct import DirectRoute
 from kgents.api.problems import respond
 from kgents.api.services import Services
 from kgents.errors import InvalidRequest, KgentsError, RateLimited, TooLarge, Unauthenticated
@@ -44,23 +46,33 @@ def internal() -> KgentsError:
 class Edge:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, services: Services, direct: Sequence[DirectRoute[Any]] = ()) -> None:
         self._app = app
         self._services = services
+        self._direct = {route.path: route for route in direct}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await _Exchange(self._app, self._services, scope, receive, send).run()
+        await _Exchange(self._app, self._services, self._direct, scope, receive, send).run()
 
 
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, app: ASGIApp, services: Services, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        services: Services,
+        direct: Mapping[str, DirectRoute[Any]],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         self._app = app
         self._services = services
+        self._direct = direct
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -91,17 +103,11 @@ class _Exchange:
                 route = getattr(self._scope.get("route"), "path", "unmatched")
                 exchange.answered(self._scope["method"], route, self._status or 499)
                 metrics.request_ended(route, self._scope["method"], self._status or 499, elapsed)
-                log.info(
-                    "request",
-                    method=self._scope["method"],
-                    route=route,
-                    status=self._status or 499,
-                    duration_ms=round(elapsed * 1000, 2),
-                )
+                logs.request(self._scope["method"], route, self._status or 499, round(elapsed * 1000, 2))
 
     async def _guarded(self) -> None:
         try:
-            await self._app(self._scope, await self._admitted(), self._sent)
+            await self._answer()
         except KgentsError as error:
             await self._refuse(error)
         except Exception as error:
@@ -110,6 +116,24 @@ class _Exchange:
                 raise  # the response has begun: only cutting the connection tells the client
             if not self._ended:
                 await self._refuse(internal())
+
+    async def _answer(self) -> None:
+        scope = self._scope
+        if b"%00" in (scope.get("raw_path") or b"") or b"%00" in scope["query_string"]:
+            raise InvalidRequest("A path or query can't hold a NUL byte.", code="nul-byte")
+        if not self._path.startswith("/v1/"):
+            await self._app(scope, self._receive, self._sent)
+            return
+        call, body = await self._admitted()
+        route = self._direct.get(self._path) if scope["method"] == "POST" else None
+        asked = route.read(body, self._headers.get(b"content-type", b"")) if route else None
+        if route is None or asked is None:
+            scope[CALL] = call
+            await self._app(scope, self._replay(body), self._sent)
+            return
+        scope["route"] = route
+        response = await route.answer(call, asked)
+        await response(scope, self._receive, self._sent)
 
     async def _refuse(self, error: KgentsError) -> None:
         response: Response = respond(error, self._path, self._request_id)
@@ -126,18 +150,14 @@ class _Exchange:
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._ended = True
 
-    async def _admitted(self) -> Receive:
-        """Let the request in, or raise why not; answers a `receive` that gives the body that was read."""
-        if b"%00" in (self._scope.get("raw_path") or b"") or b"%00" in self._scope["query_string"]:
-            raise InvalidRequest("A path or query can't hold a NUL byte.", code="nul-byte")
-        if not self._path.startswith("/v1/"):
-            return self._receive
+    async def _admitted(self) -> tuple[Call, bytes]:
+        """Let the request in, or raise why not; answers who calls, and the body."""
         services = self._services
         principal = await self._authenticate()
         logs.bind(tenant_id=principal.tenant_id)
         await self._limit(principal)
         body = await self._body()
-        self._scope[CALL] = Call(
+        call = Call(
             services,
             principal,
             self._request_id,
@@ -152,7 +172,7 @@ class _Exchange:
             ),
             self._extra,
         )
-        return self._replay(body)
+        return call, body
 
     async def _authenticate(self) -> Any:
         scheme, _, token = self._headers.get(b"authorization", b"").partition(b" ")

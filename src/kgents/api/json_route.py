@@ -30,14 +30,14 @@ class JsonRoute(APIRoute):
 
         async def handler(plain: Request) -> Response:
             request = JsonRequest(plain.scope, plain.receive)
-            if reads_body and not _is_json(request.headers.get("content-type", "")) and await request.body():
+            if reads_body and not is_json(request.headers.get("content-type", "")) and await request.body():
                 raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")
             return await handle(request)
 
         return handler
 
 
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
     """Whether a media type is JSON or made of it (RFC 6839)."""
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_ai.messages import ModelMessage
 from sqlalchemy import Connection
@@ -24,8 +23,7 @@ from kgents.errors import Conflict, NotFound, RateLimited
 from kgents.ids import new_id
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a request asks of an agent. `agent` is an id or a name; in a session it is the session's."""
 
     kind: RunKind
@@ -37,8 +35,7 @@ class Ask:
     previous_run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
+class Launched(NamedTuple):
     """The run as it was recorded. `execution` carries it out here, unless it is queued or an earlier one's replay."""
 
     run: Run
@@ -88,7 +85,7 @@ async def launch(call: Call, ask: Ask) -> Launched:
         finished_at=None,
     )
     work = services.planner.work(run, agent.definition, earlier)
-    work.run = run = replace(run, reserved=services.planner.worst_case(work, first=True))
+    work.run = run = run._replace(reserved=services.planner.worst_case(work, first=True))
     admitted = await services.executor.admit(Admission(run, call.idempotency))
     if admitted.replay_of:
         return await _replay(call, admitted.replay_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kgents.config import Settings
 from kgents.tenants.model import Principal
@@ -12,8 +12,7 @@ from kgents.tenants.ratelimit import Decision, Limiter
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a request may go on, and the headers to answer with either way."""
 
     allowed: bool

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from kgents.store.bulk import insert_many
 from kgents.store.tables import outbox
 
 COUNT_LIMIT = 100_000  # a backlog is counted up to here, so that asking stays cheap
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
+class NewRow(NamedTuple):
     """A message to send. `topic` is `usage` or `run`; `message_id` is what the bus stores once."""
 
     tenant_id: str
@@ -24,8 +25,7 @@ class NewRow:
     created_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """A message that waits, with its place in the order of writing."""
 
     seq: int
@@ -44,10 +44,12 @@ class Backlog:
     oldest_at: int | None
 
 
+_INSERT = insert_many(outbox, NewRow._fields)
+
+
 def add_many(connection: Connection, rows: Sequence[NewRow]) -> None:
     """Put messages into the outbox."""
-    if rows:
-        connection.execute(sa.insert(outbox), [asdict(row) for row in rows])
+    _INSERT(connection, rows)
 
 
 _TAKE = sa.select(outbox).order_by(outbox.c.seq).limit(sa.bindparam("most")).with_for_update(skip_locked=True)

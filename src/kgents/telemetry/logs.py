@@ -6,13 +6,13 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import orjson
 import structlog
-from structlog.contextvars import bind_contextvars, bound_contextvars
 from structlog.typing import EventDict, WrappedLogger
 
 from kgents.clock import SystemClock, to_rfc3339
@@ -24,6 +24,8 @@ _SECRETS = re.compile(
     r"kg_[0-9a-z]{16}_[0-9A-Za-z]+|\bsk-[A-Za-z0-9_-]{8,}|(?i:bearer)\s+[A-Za-z0-9._~+/=-]+|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
 )
 _clock = SystemClock()
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("log", default=_NOTHING)
 
 
 def configure(level: str, process: str, stream: TextIO | None = None) -> None:
@@ -32,7 +34,7 @@ def configure(level: str, process: str, stream: TextIO | None = None) -> None:
     target = stream or sys.stdout
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _with_bound,
             structlog.processors.add_log_level,
             _stamp(process),
             _exception,
@@ -43,6 +45,8 @@ def configure(level: str, process: str, stream: TextIO | None = None) -> None:
         logger_factory=lambda *_: _Lines(target),
         cache_logger_on_first_use=True,
     )
+    _Requests.lines = _Lines(target) if number <= logging.INFO else None
+    _Requests.process = process
     handler = _Forward()
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
@@ -63,6 +67,33 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
+class _Requests:
+    """Where the lines of requests go; nowhere while logs of their level are not wanted."""
+
+    lines: _Lines | None = None
+    process = ""
+
+
+def request(method: str, route: str, status: int, duration_ms: float) -> None:
+    """The line of an HTTP request that was answered. There is one for every request, so it does not take the way of
+    other lines: `route` is a template and the rest is checked or made by us, and what is bound was masked then.
+    """
+    if _Requests.lines is None:
+        return
+    line = {
+        **_bound.get(),
+        "method": method,
+        "route": route,
+        "status": status,
+        "duration_ms": duration_ms,
+        "event": "request",
+        "level": "info",
+        "timestamp": to_rfc3339(_clock.now()),
+        "process": _Requests.process,
+    }
+    _Requests.lines.msg(orjson.dumps(line).decode() + "\n")
+
+
 class _Forward(logging.Handler):
     """Other libraries' records, in our form."""
 
@@ -72,6 +103,10 @@ class _Forward(logging.Handler):
         # Only the template of the message: its arguments may hold what a tenant sent.
         template = str(record.msg).splitlines()[0][:200] if record.msg else ""
         log.log(record.levelno, "library", library=record.name, message=template, exc_info=error)
+
+
+def _with_bound(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    return {**_bound.get(), **event}
 
 
 def _stamp(process: str) -> Any:
@@ -117,13 +152,25 @@ def _render(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
     return orjson.dumps(event, default=str).decode() + "\n"
 
 
-@contextmanager
-def bound(**values: Any) -> Iterator[None]:
+class bound:  # noqa: N801 - used as a function
     """Have every line within carry these values."""
-    with bound_contextvars(**values):
-        yield
+
+    __slots__ = ("_token", "_values")
+
+    def __init__(self, **values: Any) -> None:
+        self._values = values
+
+    def __enter__(self) -> None:
+        self._token = _bound.set(_with(self._values))
+
+    def __exit__(self, *_: object) -> None:
+        _bound.reset(self._token)
 
 
 def bind(**values: Any) -> None:
     """Have every line from here to the end of the surrounding `bound` carry these values."""
-    bind_contextvars(**values)
+    _bound.set(_with(values))
+
+
+def _with(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**_bound.get(), **{name: redact(value) for name, value in values.items()}}

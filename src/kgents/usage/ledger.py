@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import Connection
@@ -16,8 +16,7 @@ from kgents.usage.model import NOTHING, Amounts, Balance, UsageEvent
 from kgents.usage.repository import Key
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """What one piece of work does to its tenant's account, in one go.
 
     `release` of the period `release_period` is what the work had reserved; `reserve` is what its next step may use at
@@ -107,24 +106,29 @@ def _add(
 def outbox_row(events: Sequence[UsageEvent], *, source: str, now: int) -> outbox.NewRow:
     """The outbox row of the events of one step: a JSON array of CloudEvents, ready for the meter's batch route."""
     first = events[0]
+    time = to_rfc3339(first.occurred_at)  # one step's events have one time
     return outbox.NewRow(
         tenant_id=first.tenant_id,
         topic="usage",
         message_id=first.event_id,
-        payload=orjson.dumps([cloud_event(event, source=source) for event in events]).decode(),
+        payload=orjson.dumps([_cloud_event(event, source, time) for event in events]).decode(),
         created_at=now,
     )
 
 
 def cloud_event(event: UsageEvent, *, source: str) -> dict[str, object]:
     """The event in CloudEvents 1.0 JSON form; (`source`, `id`) is what the meter counts once."""
+    return _cloud_event(event, source, to_rfc3339(event.occurred_at))
+
+
+def _cloud_event(event: UsageEvent, source: str, time: str) -> dict[str, object]:
     return {
         "specversion": "1.0",
         "id": event.event_id,
         "source": source,
         "type": f"kgents.{event.meter}",
         "subject": event.tenant_id,
-        "time": to_rfc3339(event.occurred_at),
+        "time": time,
         "datacontenttype": "application/json",
         "data": {
             "quantity": event.quantity,

@@ -16,19 +16,18 @@ class Amounts(NamedTuple):
 
     def plus(self, other: Amounts) -> Amounts:
         """The sum, meter by meter."""
-        return Amounts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Amounts(self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3])
 
     def minus(self, other: Amounts) -> Amounts:
         """The difference, meter by meter."""
-        return Amounts(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+        return Amounts(self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3])
 
 
 METERS = Amounts._fields
 NOTHING = Amounts()
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEvent:
+class UsageEvent(NamedTuple):
     """One quantity of one meter, written with the work that it measures.
 
     `event_id` is `<run id>:<step>:<meter>`, so that the same work can never be counted twice, whoever retries it.

@@ -9,32 +9,19 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kgents.store.bulk import insert_many
 from kgents.store.tables import balances, quotas, usage_events
 from kgents.usage.model import METERS, Amounts, Balance, UsageEvent
 
 Key = tuple[str, str]  # tenant id, period
 
 
+_INSERT_EVENTS = insert_many(usage_events, UsageEvent._fields)
+
+
 def insert_events(connection: Connection, events: Sequence[UsageEvent]) -> None:
     """Insert; an event that is already there is an IntegrityError, since its work was recorded before."""
-    if events:
-        connection.execute(
-            sa.insert(usage_events),
-            [
-                {
-                    "event_id": event.event_id,
-                    "tenant_id": event.tenant_id,
-                    "meter": event.meter,
-                    "quantity": event.quantity,
-                    "run_id": event.run_id,
-                    "agent_id": event.agent_id,
-                    "model": event.model,
-                    "estimated": int(event.estimated),
-                    "occurred_at": event.occurred_at,
-                }
-                for event in events
-            ],
-        )
+    _INSERT_EVENTS(connection, events)
 
 
 _QUOTAS = sa.select(quotas.c.tenant_id, quotas.c.meter, quotas.c.monthly_limit).where(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -125,8 +124,8 @@ async def test_balances_events_and_refusals_are_the_models(ledger, groups):
         postings, refused = [], []
         for is_limited, now, used, reserve, releases in group:
             tenant = limited if is_limited else free
-            one = replace(posting(tenant, now, used), reserve=reserve)
-            one = replace(one, **model.give_back(tenant)) if releases else one
+            one = posting(tenant, now, used)._replace(reserve=reserve)
+            one = one._replace(**model.give_back(tenant)) if releases else one
             postings.append(one)
             refused.append(model.book(one))
 

@@ -54,8 +54,7 @@ def run(run_id, owner, *, status="running", attempt=1):
 
 
 async def begin(ledger, *made):
-    rows = [repository.run_values(each) for each in made]
-    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, rows))
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, made))
 
 
 async def beat(ledger, instance, now):
