@@ -20,7 +20,8 @@ from kgents.agents.repository import Counts, End
 from kgents.clock import month_of
 from kgents.errors import Conflict, KgentsError, NotFound, QuotaExceeded, Unprocessable
 from kgents.store import outbox
-from kgents.store.tables import METERS, idempotency_keys, runs
+from kgents.store.bulk import Lookup
+from kgents.store.tables import idempotency_keys, runs
 from kgents.usage import ledger
 from kgents.usage.ledger import Posting
 from kgents.usage.model import NOTHING, Amounts, events_of
@@ -257,15 +258,25 @@ class Recorded(NamedTuple):
     refusal: QuotaExceeded | None = None
 
 
-_LOCKED = (
-    sa.select(runs.c.run_id, runs.c.attempt, runs.c.status, runs.c.period, runs.c.session_id)
-    .add_columns(*(runs.c[f"{meter}_reserved"] for meter in METERS))
-    .where(
-        runs.c.tenant_id.in_(sa.bindparam("tenants", expanding=True)),
-        runs.c.run_id.in_(sa.bindparam("ids", expanding=True)),
-    )
-    .order_by(runs.c.run_id)
-    .with_for_update()
+class _Held(NamedTuple):
+    """What is to be known of a run before a step of it is recorded."""
+
+    run_id: str
+    attempt: int
+    status: str
+    period: str
+    session_id: str | None
+    runs_reserved: int
+    input_tokens_reserved: int
+    output_tokens_reserved: int
+    tool_calls_reserved: int
+
+
+_HOLD = Lookup(
+    [runs.c[name] for name in _Held._fields],
+    {"tenants": runs.c.tenant_id, "ids": runs.c.run_id},
+    order_by=[runs.c.run_id],
+    lock=True,
 )
 
 
@@ -279,8 +290,10 @@ class RecordStep:
         return item.tenant_id
 
     def apply(self, connection: Connection, items: Sequence[StepRecord]) -> list[Recorded | KgentsError]:
-        wanted = {"tenants": sorted({item.tenant_id for item in items}), "ids": [item.run_id for item in items]}
-        held = {row.run_id: row for row in connection.execute(_LOCKED, wanted)}
+        rows = _HOLD(
+            connection, tenants=sorted({item.tenant_id for item in items}), ids=[item.run_id for item in items]
+        )
+        held = {row[0]: _Held(*row) for row in rows}
         mine = [
             (row := held.get(item.run_id)) is not None and row.attempt == item.attempt and row.status == "running"
             for item in items
@@ -318,7 +331,7 @@ class RecordStep:
         repository.insert_messages(connection, said)
         return results
 
-    def _posting(self, item: StepRecord, row: Any) -> Posting:
+    def _posting(self, item: StepRecord, row: _Held) -> Posting:
         return Posting(
             item.tenant_id,
             item.now,
@@ -333,7 +346,9 @@ class RecordStep:
                 now=item.now,
             ),
             used=item.used,
-            release=Amounts(*row[-len(METERS) :]),
+            release=Amounts(
+                row.runs_reserved, row.input_tokens_reserved, row.output_tokens_reserved, row.tool_calls_reserved
+            ),
             release_period=row.period,
             reserve=item.reserve,
         )

@@ -1,22 +1,35 @@
-"""Statements that are executed for many rows at once: what a group of requests writes to one table.
+"""Statements of the hot path: what a group of requests reads and writes at once.
 
-The statement is compiled once for each database, and the rows are tuples that go to the driver as they are:
-SQLAlchemy's own execution of many rows takes longer to look at them than SQLite takes to write them.
+A statement is compiled once for each database, and values go to the driver as they are: SQLAlchemy's own execution
+takes longer to look at them than SQLite takes to write them.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, cast
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql
 
 Row = Sequence[Any]
 _CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows in one INSERT of SQLite; few sizes, so that the driver keeps all prepared
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """SQLite's own connection. What it raises is to be raised as `translated` says."""
+    return cast("sqlite3.Connection", connection.connection.driver_connection)
+
+
+def translated(text: str, error: sqlite3.Error) -> Exception:
+    """The driver's error as SQLAlchemy raises it; without the values, which may hold what a tenant said."""
+    found = sa.exc.DBAPIError.instance(text, None, error, sqlite3.Error, hide_parameters=True)
+    return cast("Exception", found)
 
 
 class ManyRows:
@@ -32,20 +45,21 @@ class ManyRows:
         """Execute it for each row. Raises what SQLAlchemy raises."""
         if not rows:
             return
-        text, order = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        dialect = connection.dialect
+        text, order = self._compiled.get(dialect.name) or self._compile(dialect)
         if order is not None:
             rows = [order(row) for row in rows]
-        if connection.dialect.name != "sqlite":
+        if dialect.name != "sqlite":
             connection.exec_driver_sql(text, [tuple(row) for row in rows])
             return
-        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        driver = driver_of(connection)
         try:
-            if self._statement.is_insert:
+            if self._chunks:
                 self._insert(driver, rows)
             else:
                 driver.executemany(text, rows)
         except sqlite3.Error as error:
-            raise _translated(text, error) from error
+            raise translated(text, error) from error
 
     def _insert(self, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """A chunk is one step of SQLite: a step gives up the interpreter's lock, which others are waiting for."""
@@ -61,19 +75,58 @@ class ManyRows:
         text = str(compiled)
         positions = [self._names.index(name) for name in compiled.positiontup or ()]
         order = None if positions == list(range(len(self._names))) else itemgetter(*positions)
-        if dialect.name == "sqlite":
+        if dialect.name == "sqlite" and self._statement.is_insert and " ON CONFLICT " not in text:
             head, _, values = text.rpartition(" VALUES ")
             self._chunks = {size: f"{head} VALUES {', '.join([values] * size)}" for size in _CHUNKS}
         self._compiled[dialect.name] = text, order
         return text, order
 
 
-def _translated(text: str, error: sqlite3.Error) -> Exception:
-    """The driver's error as SQLAlchemy raises it; without the rows, which may hold what a tenant said."""
-    found = sa.exc.DBAPIError.instance(text, None, error, sqlite3.Error, hide_parameters=True)
-    return cast("Exception", found)
-
-
 def insert_many(table: sa.Table, names: Sequence[str] | None = None) -> ManyRows:
     """An INSERT of rows with values for these columns (all, in the table's order)."""
     return ManyRows(sa.insert(table), names or [column.name for column in table.columns])
+
+
+class Lookup:
+    """A SELECT of the rows whose columns are among the values of lists. `lists` names a list for each of them; with
+    `lock` the rows are held to the end of the transaction, which SQLite does anyway.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[sa.ColumnElement[Any]],
+        lists: Mapping[str, sa.ColumnElement[Any]],
+        *,
+        order_by: Sequence[sa.ColumnElement[Any]] = (),
+        lock: bool = False,
+    ) -> None:
+        self._select = sa.select(*columns).order_by(*order_by)
+        self._lists = lists
+        self._lock = lock
+        self._texts: dict[str, str] = {}
+
+    def __call__(self, connection: Connection, **values: Sequence[str]) -> Sequence[Row]:
+        """The rows, as the columns stand."""
+        dialect = connection.dialect
+        text = self._texts.get(dialect.name) or self._compile(dialect)
+        if dialect.name != "sqlite":
+            return connection.exec_driver_sql(text, tuple(list(values[name]) for name in self._lists)).all()
+        try:
+            lists = [orjson.dumps(values[name]).decode() for name in self._lists]
+            return driver_of(connection).execute(text, lists).fetchall()
+        except sqlite3.Error as error:
+            raise translated(text, error) from error
+
+    def _compile(self, dialect: sa.Dialect) -> str:
+        statement = self._select
+        for name, column in self._lists.items():
+            if dialect.name == "sqlite":
+                among: sa.Select[Any] = sa.select(sa.column("value")).select_from(sa.func.json_each(sa.bindparam(name)))
+                statement = statement.where(column.in_(among))
+            else:
+                array: sa.ColumnElement[Any] = sa.bindparam(name, type_=postgresql.ARRAY(sa.Text))
+                statement = statement.where(column == sa.any_(array))
+        if self._lock:
+            statement = statement.with_for_update()
+        text = self._texts[dialect.name] = str(statement.compile(dialect=dialect))
+        return text

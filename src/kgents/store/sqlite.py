@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
 
+from kgents.store.bulk import driver_of, translated
 from kgents.store.failures import draining, guard, is_outage
 from kgents.store.groups import MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle_soon
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
@@ -37,6 +39,7 @@ class SqliteStore:
         self._observe = observe
         self._writer = _engine(url, _begin_write, "busy_timeout=0", pool_size=1)
         self._reader = _engine(url, _begin_read, "query_only=ON", pool_size=READERS)
+        self._connection: Connection | None = None  # the writer's, kept from group to group
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, "sqlite-read")
         self._thread = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
@@ -70,6 +73,7 @@ class SqliteStore:
 
     def _finish(self) -> None:
         self._thread.join()
+        self._let_go()
         self._readers.shutdown(wait=True)
         self._reader.dispose()
         self._writer.dispose()  # the last connection to close folds the WAL back into the file
@@ -101,16 +105,25 @@ class SqliteStore:
 
     def _commit(self, group: list[Waiting]) -> list[Any]:
         try:
-            with self._writer.begin() as connection:
+            connection = self._connection = self._connection or self._writer.connect()
+            with connection.begin():
                 results = run_group(connection, group)
                 _check_open(connection)
                 return results
         except BaseException as error:  # whatever it is, this thread must go on serving the others
+            self._let_go()
             if is_final(error, len(group), tries=1):
                 return [error] * len(group)
         first, second = halves(group)
         results = self._commit(first)
         return results + ([results[-1]] * len(second) if ended_by_outage(results) else self._commit(second))
+
+    def _let_go(self) -> None:
+        """Give up the connection, whatever state it is in."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.close()
 
 
 class _Call(Generic[T]):
@@ -139,7 +152,7 @@ _CALL: _Call[Any] = _Call()
 def _check_open(connection: Connection) -> None:
     # A full disk or an I/O error makes SQLite roll back by itself (https://www.sqlite.org/lang_transaction.html,
     # "Response To Errors Within A Transaction"). Should an operation have gone on after that, nothing more is kept.
-    if not cast("sqlite3.Connection", connection.connection.dbapi_connection).in_transaction:
+    if not driver_of(connection).in_transaction:
         raise OSError("SQLite has rolled the transaction back")
 
 
@@ -173,11 +186,11 @@ def _begin_write(connection: Connection) -> None:
     deadline = time.monotonic() + LOCK_WAIT
     while True:
         try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except sa.exc.OperationalError as error:
-            busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            driver_of(connection).execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() > deadline:
-                raise
+                raise translated("BEGIN IMMEDIATE", error) from error
             time.sleep(_POLL)
         else:
             return

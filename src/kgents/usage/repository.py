@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kgents.store.bulk import insert_many
+from kgents.store.bulk import Lookup, ManyRows, insert_many
 from kgents.store.tables import balances, quotas, usage_events
 from kgents.usage.model import METERS, Amounts, Balance, UsageEvent
 
@@ -24,24 +24,28 @@ def insert_events(connection: Connection, events: Sequence[UsageEvent]) -> None:
     _INSERT_EVENTS(connection, events)
 
 
-_QUOTAS = sa.select(quotas.c.tenant_id, quotas.c.meter, quotas.c.monthly_limit).where(
-    quotas.c.tenant_id.in_(sa.bindparam("tenants", expanding=True))
-)
+_QUOTAS = Lookup((quotas.c.tenant_id, quotas.c.meter, quotas.c.monthly_limit), {"tenants": quotas.c.tenant_id})
 
 
 def limits_of(connection: Connection, tenant_ids: Iterable[str]) -> dict[str, dict[str, int]]:
     """The monthly limits of those of the tenants that have any."""
     limits: dict[str, dict[str, int]] = {}
-    for tenant_id, meter, limit in connection.execute(_QUOTAS, {"tenants": list(tenant_ids)}):
+    for tenant_id, meter, limit in _QUOTAS(connection, tenants=list(tenant_ids)):
         limits.setdefault(tenant_id, {})[meter] = limit
     return limits
 
 
-_BALANCES = sa.select(balances).where(
-    balances.c.tenant_id.in_(sa.bindparam("tenants", expanding=True)),
-    balances.c.period.in_(sa.bindparam("periods", expanding=True)),
-)
-_LOCKED_BALANCES = _BALANCES.order_by(balances.c.tenant_id, balances.c.period).with_for_update()
+def _balances(*, lock: bool) -> Lookup:
+    columns = [balances.c[f"{meter}_{kind}"] for kind in ("used", "reserved") for meter in METERS]
+    return Lookup(
+        (balances.c.tenant_id, balances.c.period, *columns),
+        {"tenants": balances.c.tenant_id, "periods": balances.c.period},
+        order_by=(balances.c.tenant_id, balances.c.period),
+        lock=lock,
+    )
+
+
+_BALANCES, _LOCKED_BALANCES = _balances(lock=False), _balances(lock=True)
 
 
 def balances_of(
@@ -50,19 +54,14 @@ def balances_of(
     """The balances of tenants' months; a month without a row is empty. `lock` holds them to the transaction's end."""
     wanted = sorted(set(keys))
     found = {key: Balance(key[0], key[1], Amounts(), Amounts(), limits.get(key[0], {})) for key in wanted}
-    rows = connection.execute(
-        _LOCKED_BALANCES if lock else _BALANCES,
-        {"tenants": sorted({key[0] for key in wanted}), "periods": sorted({key[1] for key in wanted})},
-    ).mappings()
-    for row in rows:
-        key = (row["tenant_id"], row["period"])
+    rows = (_LOCKED_BALANCES if lock else _BALANCES)(
+        connection, tenants=sorted({key[0] for key in wanted}), periods=sorted({key[1] for key in wanted})
+    )
+    for tenant_id, period, *quantities in rows:
+        key = (tenant_id, period)
         if key in found:
-            found[key] = Balance(
-                *key,
-                used=Amounts(*(row[f"{meter}_used"] for meter in METERS)),
-                reserved=Amounts(*(row[f"{meter}_reserved"] for meter in METERS)),
-                limits=limits.get(key[0], {}),
-            )
+            used, reserved = Amounts(*quantities[: len(METERS)]), Amounts(*quantities[len(METERS) :])
+            found[key] = Balance(*key, used, reserved, limits.get(tenant_id, {}))
     return found
 
 
@@ -75,7 +74,10 @@ def _upsert(dialect: Any) -> Any:
     )
 
 
-_UPSERT = {"sqlite": _upsert(sqlite), "postgresql": _upsert(postgresql)}
+_UPSERT = {
+    name: ManyRows(_upsert(dialect), [column.name for column in balances.columns])
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
 
 
 def ensure_balances(connection: Connection, keys: Iterable[Key]) -> None:
@@ -85,16 +87,8 @@ def ensure_balances(connection: Connection, keys: Iterable[Key]) -> None:
 
 def add_to_balances(connection: Connection, deltas: dict[Key, tuple[Amounts, Amounts]]) -> None:
     """Add (used, reserved) to each balance. In the order of the keys, so that two transactions can't deadlock."""
-    if not deltas:
-        return
-    rows = []
-    for (tenant_id, period), (used, reserved) in sorted(deltas.items()):
-        row: dict[str, Any] = {"tenant_id": tenant_id, "period": period}
-        for meter, quantity, held in zip(METERS, used, reserved, strict=True):
-            row[f"{meter}_used"] = quantity
-            row[f"{meter}_reserved"] = held
-        rows.append(row)
-    connection.execute(_UPSERT[connection.dialect.name], rows)
+    rows = [(*key, *used, *reserved) for key, (used, reserved) in sorted(deltas.items())]
+    _UPSERT[connection.dialect.name](connection, rows)
 
 
 def load_event(row: RowMapping) -> UsageEvent:
