@@ -59,8 +59,7 @@ class Session:
     updated_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Overrides:
+class Overrides(NamedTuple):
     """What one run asks for differently from its agent's definition. `tools` are the caller's own functions;
     without `store` what was said can't be followed on from.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_ai.messages import ModelMessage
@@ -32,10 +32,15 @@ class Work:
     step: int = 0
     resumed: bool = False
     callers_tools: frozenset[str] = field(default_factory=frozenset)
+    _without_tools: ModelRequestParameters | None = None
 
     def parameters(self, tools: Sequence[ToolDefinition]) -> ModelRequestParameters:
         """The model request's parameters with the agent's tools as they are now."""
-        return parameters_of(self.definition, self.overrides, tools, self.model)
+        if tools:
+            return parameters_of(self.definition, self.overrides, tools, self.model)
+        if self._without_tools is None:
+            self._without_tools = parameters_of(self.definition, self.overrides, (), self.model)
+        return self._without_tools
 
 
 _NONE = Overrides()
@@ -45,7 +50,7 @@ def input_of(messages: Sequence[dict[str, Any]], overrides: Overrides) -> dict[s
     """A run's input as it is recorded."""
     if overrides == _NONE:
         return {"messages": list(messages)}
-    plain = {name: value for name, value in asdict(overrides).items() if value != getattr(_NONE, name)}
+    plain = {name: value for name, value in overrides._asdict().items() if value != getattr(_NONE, name)}
     return {"messages": list(messages), "overrides": plain}
 
 

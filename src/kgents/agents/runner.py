@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -45,6 +46,7 @@ from kgents.telemetry.metrics import Metrics
 from kgents.usage.model import NOTHING, Amounts
 
 OUTPUT_RETRIES = 2
+_NO_TOOLS = nullcontext(Toolbox())
 
 
 class Outlet(Protocol):
@@ -136,9 +138,9 @@ class RunTask:
 
     async def _steps(self) -> Finish:
         work = self._work
-        async with Toolbox.open(
-            work.definition.tools, settings=self._shared.settings, clock=self._shared.clock
-        ) as toolbox:
+        tools = work.definition.tools
+        opened = Toolbox.open(tools, settings=self._shared.settings, clock=self._shared.clock) if tools else _NO_TOOLS
+        async with opened as toolbox:
             parameters = work.parameters(toolbox.definitions)
             await self._reserve_for(toolbox)
             pending = self._pending()

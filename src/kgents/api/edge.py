@@ -81,8 +81,8 @@ class _Exchange:
         self._status = 0
         self._ended = False
         self._path: str = scope["path"]
-        given = self._headers.get(b"x-request-id", b"")
-        self._request_id = given.decode() if _REQUEST_ID.match(given) else new_id("req")
+        given = self._headers.get(b"x-request-id")
+        self._request_id = (given and _usable(given)) or new_id("req")
         scope[REQUEST_ID] = self._request_id
 
     async def run(self) -> None:
@@ -133,7 +133,13 @@ class _Exchange:
             return
         scope["route"] = route
         response = await route.answer(call, asked)
-        await response(scope, self._receive, self._sent)
+        if type(response) is Response:
+            await self._sent(
+                {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+            )
+            await self._sent({"type": "http.response.body", "body": response.body})
+        else:
+            await response(scope, self._receive, self._sent)
 
     async def _refuse(self, error: KgentsError) -> None:
         response: Response = respond(error, self._path, self._request_id)
@@ -142,10 +148,14 @@ class _Exchange:
     async def _sent(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers = [*message["headers"], (b"x-request-id", self._request_id.encode()), *self._extra]
-            present = {name.lower() for name, _ in message["headers"]}
-            headers += [pair for pair in _SECURITY if pair[0] not in present]
-            message = {**message, "headers": headers}
+            given = message["headers"]
+            present = {name for name, _ in given}
+            message["headers"] = [
+                *given,
+                (b"x-request-id", self._request_id.encode()),
+                *self._extra,
+                *(pair for pair in _SECURITY if pair[0] not in present),
+            ]
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._ended = True
@@ -240,6 +250,12 @@ class _Exchange:
             return await self._receive()
 
         return receive
+
+
+def _usable(given: bytes) -> str | None:
+    """The client's request id, if it is a plain one that does not look like a secret, since it is logged."""
+    text = given.decode("latin-1")
+    return text if _REQUEST_ID.match(given) and logs.redact(text) == text else None
 
 
 def too_large(limit: int) -> TooLarge:

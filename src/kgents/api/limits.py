@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
 from kgents.config import Settings
@@ -29,7 +28,6 @@ class RateLimits:
         self._limiter = limiter
         self._requests = settings.default_requests_per_minute
         self._tokens = settings.default_tokens_per_minute
-        self._charging: set[asyncio.Future[None]] = set()
 
     async def request(self, principal: Principal) -> Verdict:
         """Count one request of the tenant."""
@@ -52,19 +50,17 @@ class RateLimits:
 
     def charge_later(self, principal: Principal, tokens: int) -> None:
         """Charge without waiting for the limiter's store."""
-        task = asyncio.ensure_future(self.charge(principal, tokens))
-        self._charging.add(task)
-        task.add_done_callback(self._charging.discard)
+        if tokens > 0:
+            self._limiter.charge_soon(principal.tenant_id, principal.tokens_per_minute or self._tokens, tokens)
 
 
 def headers(kind: str, decision: Decision) -> Headers:
     """`RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10), and OpenAI's own names."""
-    limit, left, reset = str(decision.limit).encode(), str(decision.remaining).encode(), str(decision.reset).encode()
     name = kind.encode()
     return [
-        (b"ratelimit-policy", b'"' + name + b'";q=' + limit + b";w=60"),
-        (b"ratelimit", b'"' + name + b'";r=' + left + b";t=" + reset),
-        (b"x-ratelimit-limit-" + name, limit),
-        (b"x-ratelimit-remaining-" + name, left),
-        (b"x-ratelimit-reset-" + name, reset + b"s"),
+        (b"ratelimit-policy", b'"%s";q=%d;w=60' % (name, decision.limit)),
+        (b"ratelimit", b'"%s";r=%d;t=%d' % (name, decision.remaining, decision.reset)),
+        (b"x-ratelimit-limit-" + name, b"%d" % decision.limit),
+        (b"x-ratelimit-remaining-" + name, b"%d" % decision.remaining),
+        (b"x-ratelimit-reset-" + name, b"%ds" % decision.reset),
     ]

@@ -5,12 +5,16 @@ Names and units follow https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from kgents import __version__
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -55,7 +59,15 @@ class Metrics:
         self._groups = self._histogram(
             "store_group_size", "Requests that shared a commit.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
         )
-        self._children: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
+        self._children: dict[tuple[Any, ...], Any] = {}
+
+    def _of(self, metric: M, *labels: str) -> M:
+        """The metric with these labels; finding it again costs less than the metric's own way."""
+        key = (metric, *labels)
+        child: M | None = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"kgents_{name}", text, labels, registry=self.registry)
@@ -78,13 +90,8 @@ class Metrics:
         """An HTTP request was answered; `route` is the route's template."""
         self._in_flight.dec()
         method = method if method in METHODS else "OTHER"
-        key = (route, method, str(status))
-        children = self._children.get(key)
-        if children is None:
-            children = (self._requests.labels(*key), self._durations.labels(route, method))
-            self._children[key] = children
-        children[0].inc()
-        children[1].observe(seconds)
+        self._of(self._requests, route, method, str(status)).inc()
+        self._of(self._durations, route, method).observe(seconds)
 
     def rate_limited(self, kind: str) -> None:
         """A request was refused by a rate limit of `requests` or `tokens`."""
@@ -104,7 +111,7 @@ class Metrics:
 
     def run(self, mode: str, status: str, seconds: float) -> None:
         """A run ended."""
-        self._runs.labels(mode, status).inc()
+        self._of(self._runs, mode, status).inc()
         self._run_seconds.observe(seconds)
 
     def run_restarted(self) -> None:
@@ -114,9 +121,9 @@ class Metrics:
     def tokens(self, input_tokens: int, output_tokens: int) -> None:
         """A step's tokens were recorded."""
         if input_tokens:
-            self._tokens.labels("input").inc(input_tokens)
+            self._of(self._tokens, "input").inc(input_tokens)
         if output_tokens:
-            self._tokens.labels("output").inc(output_tokens)
+            self._of(self._tokens, "output").inc(output_tokens)
 
     def tool_call(self, kind: str) -> None:
         """A tool was called; `kind` is `builtin` or `mcp`."""
@@ -124,7 +131,7 @@ class Metrics:
 
     def model_request(self, model: str, seconds: float) -> None:
         """A model answered; `model` is `<provider>:<name>`, of which only the provider is kept."""
-        self._model_seconds.labels(model.partition(":")[0]).observe(seconds)
+        self._of(self._model_seconds, model.partition(":")[0]).observe(seconds)
 
     def outbox(self, count: int, oldest_age: float) -> None:
         """What waits in the outbox, and for how many seconds the oldest has."""

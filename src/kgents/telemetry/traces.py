@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ def current_traceparent() -> str | None:
 
 
 class Exchange:
-    """An HTTP request that is being traced."""
+    """An HTTP request."""
 
     def __init__(self, span: Any = None) -> None:
         self._span = span
@@ -108,29 +108,42 @@ class Exchange:
             self._span.set_attribute("http.response.status_code", status)
 
 
-_UNTRACED_EXCHANGE = Exchange()
+class _UntracedExchange(Exchange):
+    """A request while tracing is off: its trace's id is kept all the same, for the logs and to pass on."""
+
+    def __init__(self, traceparent: str | None) -> None:
+        super().__init__()
+        parsed = parse(traceparent)
+        if parsed is None:
+            random = os.urandom(24).hex()
+            trace_id = random[:32]
+            traceparent = f"00-{trace_id}-{random[32:]}-00"
+        else:
+            trace_id = parsed[0]
+        self._traceparent = traceparent
+        self._bound = logs.bound(trace_id=trace_id)
+
+    def __enter__(self) -> Exchange:
+        self._token = _current.set(self._traceparent)
+        self._bound.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bound.__exit__()
+        _current.reset(self._token)
+
+
+def server_span(method: str, traceparent: str | None) -> AbstractContextManager[Exchange]:
+    """An HTTP request, in the trace that its client began or in one of its own."""
+    return _UntracedExchange(traceparent) if _tracing is None else _server_span(method, traceparent)
 
 
 @contextmanager
-def server_span(method: str, traceparent: str | None) -> Iterator[Exchange]:
-    """An HTTP request, in the trace that its client began or in one of its own."""
-    if _tracing is not None:
-        parent = traceparent if parse(traceparent) else None
-        with _span(f"HTTP {method}", _tracing.trace.SpanKind.SERVER, parent, {"http.request.method": method}) as span:
-            yield Exchange(span)
-        return
-    parsed = parse(traceparent)
-    if parsed is None:
-        trace_id = os.urandom(16).hex()
-        traceparent = f"00-{trace_id}-{os.urandom(8).hex()}-00"
-    else:
-        trace_id = parsed[0]
-    token = _current.set(traceparent)
-    try:
-        with logs.bound(trace_id=trace_id):
-            yield _UNTRACED_EXCHANGE
-    finally:
-        _current.reset(token)
+def _server_span(method: str, traceparent: str | None) -> Iterator[Exchange]:
+    assert _tracing is not None
+    parent = traceparent if parse(traceparent) else None
+    with _span(f"HTTP {method}", _tracing.trace.SpanKind.SERVER, parent, {"http.request.method": method}) as span:
+        yield Exchange(span)
 
 
 @contextmanager

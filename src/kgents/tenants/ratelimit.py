@@ -47,6 +47,10 @@ class Limiter(Protocol):
         """Count tokens that were used. The bucket may overflow: then there is no room until that has drained."""
         ...
 
+    def charge_soon(self, tenant_id: str, limit: int, cost: int) -> None:
+        """`charge_tokens`, without waiting for it."""
+        ...
+
     async def ping(self) -> bool:
         """Whether what processes share answers, asked just now."""
         ...
@@ -135,6 +139,9 @@ class MemoryLimiter:
         return decide(level, cost, limit, TICKS, allowed=allowed)
 
     async def charge_tokens(self, tenant_id: str, limit: int, cost: int) -> None:
+        self.charge_soon(tenant_id, limit, cost)
+
+    def charge_soon(self, tenant_id: str, limit: int, cost: int) -> None:
         if limit < 1:
             return
         now = int(self._monotonic() * TICKS)

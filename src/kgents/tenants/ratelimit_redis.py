@@ -77,6 +77,7 @@ class RedisLimiter:
         self._timeout = timeout
         self._alone = MemoryLimiter(clock)
         self._recovery: asyncio.Task[None] | None = None
+        self._charging: set[asyncio.Task[None]] = set()
 
     @property
     def degraded(self) -> bool:
@@ -101,6 +102,11 @@ class RedisLimiter:
     async def charge_tokens(self, tenant_id: str, limit: int, cost: int) -> None:
         if limit >= 1 and await self._ask("charge", "tokens", tenant_id, limit, max(0, cost)) is None:
             await self._alone.charge_tokens(tenant_id, limit, cost)
+
+    def charge_soon(self, tenant_id: str, limit: int, cost: int) -> None:
+        task = asyncio.create_task(self.charge_tokens(tenant_id, limit, cost), name="charge")
+        self._charging.add(task)
+        task.add_done_callback(self._charging.discard)
 
     async def ping(self) -> bool:
         """Whether the server answers and can be written to, asked just now."""
