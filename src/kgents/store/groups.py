@@ -42,6 +42,14 @@ def run_group(connection: Connection, group: Sequence[Waiting]) -> list[Any]:
     return results
 
 
+def by_operation(group: Sequence[Waiting]) -> list[list[Waiting]]:
+    """The group's items by their operation, in the order in which each came first."""
+    parts: dict[int, list[Waiting]] = {}
+    for waiting in group:
+        parts.setdefault(id(waiting.op), []).append(waiting)
+    return list(parts.values())
+
+
 def settle(group: Sequence[Waiting], results: Sequence[Any]) -> None:
     """Give each caller its result. To be called on the event loop's thread."""
     for waiting, result in zip(group, results, strict=True):

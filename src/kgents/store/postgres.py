@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kgents.store.failures import draining, guard
-from kgents.store.groups import MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle
+from kgents.store.groups import MAX_GROUP, Waiting, by_operation, ended_by_outage, halves, is_final, run_group, settle
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
 
 T = TypeVar("T")
@@ -108,10 +108,13 @@ class PostgresStore:
             group = [await self._queue.get()]
             while len(group) < MAX_GROUP and not self._queue.empty():
                 group.append(self._queue.get_nowait())
-            started = perf_counter()
-            results = await self._commit(group)
-            self._observe(len(group), perf_counter() - started)
-            settle(group, results)
+            # A transaction of several operations would lock rows once for each, and so in no one order: two lanes would
+            # wait for each other until the server noticed, a second later.
+            for part in by_operation(group):
+                started = perf_counter()
+                results = await self._commit(part)
+                self._observe(len(part), perf_counter() - started)
+                settle(part, results)
             for _ in group:
                 self._queue.task_done()
 

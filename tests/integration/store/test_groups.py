@@ -204,3 +204,34 @@ async def test_groups_that_lock_each_other_out_are_done_again(postgres):
     finally:
         await store.close()
         postgres.drop_database(database)
+
+
+@pytest.mark.postgres
+async def test_operations_that_lock_the_same_rows_do_not_lock_each_other_out(postgres):
+    database = postgres.create_database()
+    store = open_store(postgres.app_url(database))
+    names = [f"r{number}" for number in range(10)]
+    lock = sa.text("SELECT payload FROM outbox WHERE message_id = :name FOR UPDATE")
+
+    class LockInOrder(Keep):
+        def apply(self, connection, items):
+            self.groups.append(list(items))
+            for name in sorted(set(items)):
+                connection.execute(lock, {"name": name})
+                connection.execute(sa.text("SELECT pg_sleep(0.002)"))
+            return list(items)
+
+    operations = [LockInOrder(), LockInOrder()]
+
+    async def client(number):
+        for turn in range(10):
+            await asyncio.sleep(0.001 * (number * 7 % 5))  # so that both lanes have something to do
+            await store.submit(operations[(number + turn) % 2], names[(number + 3 * turn) % 10])
+
+    try:
+        await store.write(Scope.tenant(TENANT), lambda connection: add_many(connection, [row(name) for name in names]))
+        await asyncio.gather(*(client(number) for number in range(20)))
+        assert sum(len(group) for op in operations for group in op.groups) == 20 * 10  # nothing was done twice
+    finally:
+        await store.close()
+        postgres.drop_database(database)
