@@ -7,6 +7,7 @@ the attempt, so a process that was taken for dead and comes back can write nothi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,11 @@ from kgents.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 Stop = Literal["cancel", "handover"]
+OnEnd = Callable[[Run], None]
+
+
+def nothing(_run: Run) -> None:
+    """What to do at a run's end where there is nothing to do."""
 
 
 @dataclass(slots=True)
@@ -38,7 +44,8 @@ class Execution:
 
     work: Work
     channel: Channel | None
-    task: asyncio.Task[Run] | None = None
+    on_end: OnEnd
+    task: asyncio.Task[Any] | None = None
     stop: Stop | None = None
 
     async def result(self) -> Run:
@@ -46,7 +53,8 @@ class Execution:
         not record. The run goes on when the waiter is cancelled.
         """
         assert self.task is not None
-        return await asyncio.shield(self.task)
+        run: Run = await asyncio.shield(self.task)
+        return run
 
 
 class _Outlet:
@@ -116,12 +124,22 @@ class Executor:
         with traces.sql("admit run"):
             return await self._store.submit(self._admit, admission)
 
-    def start(self, work: Work, *, channel: Channel | None = None) -> Execution:
-        """Carry out a run that is recorded as `running` with this instance as its owner."""
-        execution = Execution(work, channel)
+    def start(self, work: Work, *, channel: Channel | None = None, on_end: OnEnd = nothing) -> Execution:
+        """Carry out a run that is recorded as `running` with this instance as its owner. `on_end` is told of its end,
+        where that could be recorded.
+        """
+        execution = Execution(work, channel, on_end)
         self._running[work.run.run_id] = execution
         execution.task = asyncio.create_task(self._carry_out(execution), name=work.run.run_id)
         return execution
+
+    async def carry_out(self, work: Work, *, on_end: OnEnd = nothing) -> Run:
+        """`start` and `Execution.result` in one, without a task of its own: for a caller that nobody cancels while it
+        waits, such as a request whose client may go away, but not the request.
+        """
+        execution = Execution(work, None, on_end, asyncio.current_task())
+        self._running[work.run.run_id] = execution
+        return await self._carry_out(execution)
 
     def cancel(self, run_id: str) -> bool:
         """Stop a run if this process carries it out; it is recorded as cancelled. Answers whether it does."""
@@ -214,7 +232,9 @@ class Executor:
             log.exception("run failed unexpectedly", exc_info=error)
             finish = await task.abandon("failed", KgentsError("An error on our side ended the run; it is logged."))
         self._metrics.run(run.mode, finish.status, self._clock.monotonic() - started)
-        return self._ended(run, finish, task)
+        ended = self._ended(run, finish, task)
+        execution.on_end(ended)
+        return ended
 
     async def _execute(self, execution: Execution, task: RunTask) -> Finish:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ class Ask(NamedTuple):
 
 
 class Launched(NamedTuple):
-    """The run as it was recorded. `execution` carries it out here, unless it is queued or an earlier one's replay."""
+    """The run as it was recorded. `execution` carries out a stream's, unless it is an earlier one's replay."""
 
     run: Run
     execution: Execution | None = None
@@ -45,7 +44,8 @@ class Launched(NamedTuple):
 
 
 async def launch(call: Call, ask: Ask) -> Launched:
-    """Record a run with its reservation and start it (or leave it to the workers).
+    """Record a run with its reservation, and start it; leave it to the workers (mode `background`) or carry it out to
+    its end (`wait`).
 
     Raises NotFound (agent, session or earlier run), Conflict (the session is busy), QuotaExceeded, RateLimited,
     Unprocessable (model not configured; Idempotency-Key used for another request), Unavailable.
@@ -93,11 +93,14 @@ async def launch(call: Call, ask: Ask) -> Launched:
         await services.limits.charge(call.principal, sum(run.reserved[1:3]))
         await signals.nudge(services.bus)
         return Launched(run)
-    channel = Channel() if ask.mode == "stream" else None
-    execution = services.executor.start(work, channel=channel)
-    assert execution.task is not None
-    execution.task.add_done_callback(lambda task: _charge(call, task))
-    return Launched(run, execution, channel)
+
+    def charge(ended: Run) -> None:
+        services.limits.charge_later(call.principal, ended.input_tokens + ended.output_tokens)
+
+    if ask.mode == "wait":
+        return Launched(await services.executor.carry_out(work, on_end=charge))
+    channel = Channel()
+    return Launched(run, services.executor.start(work, channel=channel, on_end=charge), channel)
 
 
 async def _context(call: Call, ask: Ask) -> tuple[str, list[ModelMessage]]:
@@ -141,9 +144,3 @@ async def _replay(call: Call, run_id: str) -> Launched:
     if not run.finished and run.mode != "background":
         raise key_in_use()
     return Launched(run, replayed=True)
-
-
-def _charge(call: Call, task: asyncio.Task[Run]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        run = task.result()
-        call.services.limits.charge_later(call.principal, run.input_tokens + run.output_tokens)

@@ -167,8 +167,7 @@ async def create_chat_completion(call: RunsWrite, body: ChatRequest) -> Response
     if launched.replayed:
         headers["Idempotent-Replayed"] = "true"
     if not body.stream:
-        done = await launched.execution.result() if launched.execution else run
-        return Response(render(done, body.model), media_type="application/json", headers=headers)
+        return Response(render(run, body.model), media_type="application/json", headers=headers)
     chunks = _Chunks(run, body.model, usage=bool(body.stream_options and body.stream_options.include_usage))
     if launched.execution and launched.channel:
         return sse.EventStream(_stream(chunks, launched.execution, launched.channel), headers)

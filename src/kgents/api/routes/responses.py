@@ -56,7 +56,7 @@ async def create_response(call: RunsWrite, body: ResponsesRequest) -> Response:
         headers["Idempotent-Replayed"] = "true"
     if body.stream:
         return sse.EventStream(_stream(call, launched, body.model or ""), headers)
-    run = await launched.execution.result() if launched.execution else launched.run
+    run = launched.run
     failure = failure_of(run) if run.finished and not body.background else None
     if failure is not None:
         raise failure

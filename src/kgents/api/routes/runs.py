@@ -169,7 +169,7 @@ async def create_run(call: RunsWrite, session_id: Annotated[str, Path(max_length
         headers["Idempotent-Replayed"] = "true"
     if body.mode == "stream":
         return sse.EventStream(_stream(launched), headers)
-    run = await launched.execution.result() if launched.execution else launched.run
+    run = launched.run
     return Response(
         document(run).model_dump_json(),
         status_code=202 if body.mode == "background" else 200,
