@@ -257,9 +257,8 @@ class _Exchange:
 
 
 class _Timer:
-    """Cancels the task that makes it in so many seconds. asyncio.timeout does more than is needed here, where no other
-    cancels meanwhile:
-    every request has one, and hardly one ever rings.
+    """Cancels the task that makes it in so many seconds. Every request has one, and asyncio.timeout does more than is
+    needed where nobody else cancels meanwhile.
     """
 
     __slots__ = ("_handle", "_rang", "_task")
