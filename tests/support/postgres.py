@@ -27,17 +27,14 @@ T = TypeVar("T")
 SUPERUSER, OWNER, APP = "postgres", "kgents_owner", "kgents_app"
 _TEMPLATE = "kgents_template"
 
-# Durability is what the fault tests show, on clusters of their own; here it would only cost time.
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
     "shared_buffers": "64MB",
     "max_connections": "200",
     "timezone": "Asia/Kolkata",  # nothing may depend on the server's own zone
 }
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 def find_binaries() -> Path | None:
@@ -54,13 +51,15 @@ class PostgresServer:
     """A cluster with two roles, as in production: one that owns the tables, and one that row-level security binds.
 
     Neither is a superuser. `migrate` is called once, with the owner's URL of a template; each database that a test
-    asks for is a copy of it.
+    asks for is a copy of it. `durable` keeps PostgreSQL's own settings for what a power cut leaves; most tests do
+    without, since it would only cost them time.
     """
 
-    def __init__(self, binaries: Path, migrate: Callable[[str], object]) -> None:
+    def __init__(self, binaries: Path, migrate: Callable[[str], object], *, durable: bool = False) -> None:
         self.port = free_port()
         self._binaries = binaries
         self._migrate = migrate
+        self._settings = _SETTINGS if durable else _SETTINGS | _NOT_DURABLE
         self._passwords = {role: secrets.token_urlsafe(16) for role in (SUPERUSER, OWNER, APP)}
         self._databases = (f"test_{number}" for number in count(1))
         self._migrated = False
@@ -121,7 +120,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and return once it answers. A test that stops the shared server must start it again."""
-        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         process = ServerProcess(
             [self._binaries / "postgres", "-D", self._folder / "data", "-p", str(self.port), *settings],
             self._folder / "log",
