@@ -1,0 +1,27 @@
+"""The benchmarks' page says plainly what was missed."""
+
+from bench.page import section_text
+from bench.report import Figure, Profile, Section, Table
+
+MACHINE = {"date": "2026-01-01 00:00 UTC", "commit": "abc", "load average before": "0.1"}
+
+
+def test_a_missed_target_is_told_with_what_costs_most():
+    section = Section(
+        "Title",
+        "How.",
+        figures=[
+            Figure("rate", "at least 2", "1", False),
+            Figure("errors", "0", "0", True),
+            Figure("aside", "none", "3", None),
+        ],
+        tables=[Table(["a", "b"], [["1|2", "3"]])],
+        profiles=[Profile("API process", [(12.5, "work (module.py)")])],
+        machine=MACHINE,
+    )
+    text = section_text(section)
+    assert "| rate | at least 2 | 1 | **missed** |" in text
+    assert "| errors | 0 | 0 | met |" in text
+    assert "| aside | none | 3 |  |" in text
+    assert "| 1\\|2 | 3 |" in text
+    assert "| 12.5 % | `work (module.py)` |" in text
