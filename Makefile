@@ -12,7 +12,7 @@ run: ## Install what is missing, then serve everything on this machine (ARGS="--
 test: ## Install what the tests need, then run every tier of them (ARGS="-k words")
 	@scripts/test $(ARGS)
 
-bench: ## Run every benchmark, about an hour, and write docs/benchmarks.md (ARGS="chat start" for some)
+bench: ## Run every benchmark (forty minutes) and write docs/benchmarks.md (ARGS="chat start" for some)
 	@scripts/test-packages
 	@scripts/uv sync --quiet --frozen --all-extras
 	@scripts/uv run --frozen --no-sync python -m bench $(ARGS)
