@@ -55,11 +55,12 @@ def _wanted(names: list[str], parser: argparse.ArgumentParser) -> Iterator[str]:
 def _run(name: str, scale: Scale) -> Section:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}\n")
     facts = machine.facts()
-    began = time.monotonic()
+    began, busy, own = time.monotonic(), machine.busy(), machine.own()
     kind, _, database = name.partition(":")
     section = (BOTH | ONE)[kind](cast("Database", database or "sqlite"), scale)
-    section.machine = facts
     section.took = round(time.monotonic() - began, 1)
+    others = (machine.busy() - busy - machine.own() + own) / section.took
+    section.machine = facts | {"others": f"{max(0.0, others):.2f}"}
     return section
 
 

@@ -28,7 +28,6 @@ def facts() -> dict[str, str]:
         "kgents": __version__,
         "commit": _git("rev-parse", "--short=12", "HEAD") + changed,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "load average before": f"{os.getloadavg()[0]:.1f}",
     }
 
 
@@ -59,3 +58,31 @@ def cpu(pid: int) -> float:
     """The CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def busy() -> float:
+    """The CPU seconds that all programs of the machine have used since it started."""
+    user, nice, system, _idle, _wait, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + soft + steal) / _TICKS
+
+
+def own() -> float:
+    """The CPU seconds that this process and its descendants have used; those of descendants that ended included, once
+    their parents know of it.
+    """
+    used: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        pid = int(file.parent.name)
+        used[pid] = sum(map(int, fields[11:15]))
+        children.setdefault(int(fields[1]), []).append(pid)
+    family, todo = 0, [os.getpid()]
+    while todo:
+        pid = todo.pop()
+        family += used.get(pid, 0)
+        todo += children.get(pid, [])
+    return family / _TICKS

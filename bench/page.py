@@ -17,6 +17,8 @@ How they are measured:
 - The load comes from one Python process on the same machine, which has {cores} cores: server, database, event bus,
   worker, meter and load share them, and nothing is pinned. So rates are lower than on a machine of the server's own,
   and what is compared is measured in turn (A B A B A B), under the same conditions.
+- Each benchmark says how much of the cores other programs took meanwhile: much of it, and the tails of its latencies
+  are theirs. To measure alone, leave the machine to it.
 - A figure is the median of the turns, with the least and the most in brackets.
 - Closed loop: each connection sends its next request once it has the answer to the last. It finds the most that a
   server does.
@@ -72,8 +74,8 @@ def section_text(section: Section) -> str:
     parts += [_profile(profile) for profile in section.profiles]
     where = section.machine
     parts.append(
-        f"Measured {where['date']} at commit {where['commit']}, in {section.took:.0f} s; load average before: "
-        f"{where['load average before']}.\n"
+        f"Measured {where['date']} at commit {where['commit']}, in {section.took:.0f} s; other programs of the machine "
+        f"took {where['others']} of its {where['cores']} cores meanwhile.\n"
     )
     return "\n".join(parts)
 

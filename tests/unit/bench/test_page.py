@@ -3,7 +3,7 @@
 from bench.page import section_text
 from bench.report import Figure, Profile, Section, Table
 
-MACHINE = {"date": "2026-01-01 00:00 UTC", "commit": "abc", "load average before": "0.1"}
+MACHINE = {"date": "2026-01-01 00:00 UTC", "commit": "abc", "others": "0.10", "cores": "2"}
 
 
 def test_a_missed_target_is_told_with_what_costs_most():
