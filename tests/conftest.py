@@ -15,8 +15,9 @@ from tests.support.ports import free_port as _free_port
 hypothesis.settings.register_profile("kgents", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("kgents")
 
-# What a developer has set for their own kgents must not decide how the tests go.
-for _name in [name for name in os.environ if name.startswith(("KGENTS_", "OTEL_"))]:
+# What a developer has set for their own kgents must not decide how the tests go; these are for the tests themselves.
+_FOR_TESTS = ("KGENTS_FULL", "KGENTS_RESULTS", "KGENTS_SEED")
+for _name in [name for name in os.environ if name.startswith(("KGENTS_", "OTEL_")) and name not in _FOR_TESTS]:
     del os.environ[_name]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS = TIERS = (
+UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION = TIERS = (
     "unit",
     "architecture and lint",
     "contract",
@@ -22,9 +22,17 @@ UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS = TIERS = (
     "integration on SQLite",
     "integration on PostgreSQL",
     "integration with Redis",
+    "isolation of tenants",
 )
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
-_BY_FOLDER = {"unit": UNIT, "architecture": ARCHITECTURE, "contract": CONTRACT, "docs": DOCS, "integration": SQLITE}
+_BY_FOLDER = {
+    "unit": UNIT,
+    "architecture": ARCHITECTURE,
+    "contract": CONTRACT,
+    "docs": DOCS,
+    "integration": SQLITE,
+    "isolation": ISOLATION,
+}
 
 
 def tier_of(item: pytest.Item) -> str:

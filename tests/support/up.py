@@ -16,19 +16,31 @@ from tests.support.waiting import wait_until
 
 
 class Up:
-    """`kgents up --json` on a data folder; `facts` is what it printed."""
+    """`kgents up --json` on a data folder; `facts` is what it printed first, `said` all that it printed until its end.
 
-    def __init__(self, data: Path, *, port: int = 0, environment: dict[str, str] | None = None) -> None:
+    `module` is what Python runs instead of the command, for a kgents with a planted fault.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int = 0,
+        environment: dict[str, str] | None = None,
+        module: str = "kgents.cli.main",
+    ) -> None:
         self.data = data
         self._port = port
         self._environment = environment or {}
         self._process: subprocess.Popen[str] | None = None
+        self._module = module
         self.facts: dict[str, Any] = {}
+        self.said = ""
 
     def start(self) -> Up:
         """Start it and wait until it is ready. Raises RuntimeError with what it said when it does not start."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kgents.cli.main", "up", "--json", "--data", self.data, "--port", str(self._port)],
+            [sys.executable, "-m", self._module, "up", "--json", "--data", self.data, "--port", str(self._port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -40,6 +52,7 @@ class Up:
             _, errors = self._process.communicate(timeout=60)
             raise RuntimeError(f"kgents up did not start: {errors}\n{self.logs()[-3000:]}")
         self.facts = json.loads(line)
+        self.said = line
         self._port = int(self.url.rpartition(":")[2])  # the same after a restart
         return self
 
@@ -49,7 +62,7 @@ class Up:
         if self._process.poll() is None:
             self._process.send_signal(number)
         try:
-            self._process.communicate(timeout=90)
+            self.said += "".join(self._process.communicate(timeout=90))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()

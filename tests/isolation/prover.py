@@ -1,0 +1,237 @@
+"""Tries every operation of an OpenAPI document on every object of other tenants, wherever an operation takes a name.
+
+Every input that may name an object is given every reference to every object of the victims, while the rest of the
+request is valid and the attacker's own. What must hold of each answer:
+
+- no byte of it is a victim's id, name or text, other than what was asked for;
+- it is the answer to a reference that nobody has (status and problem), so that not even existence is told;
+- where the reference stands in the path, it is 404, or 403 where the key's scopes do not reach the operation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+
+from tests.isolation import catalog
+from tests.isolation.world import Tenant
+from tests.support.waiting import wait_until
+
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
+
+
+class NotCovered(AssertionError):
+    """The document has something that the prover does not know; the text says what to add where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An input of an operation that may name an object."""
+
+    where: str  # path, query, header, body
+    name: str
+    own: str  # the kind of one's own object that is valid here
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation with its inputs; `bodies` are valid ones, or one None."""
+
+    method: str
+    path: str
+    slots: tuple[Slot, ...]
+    plain_paths: tuple[str, ...]
+    bodies: tuple[dict[str, Any] | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.method.upper()} {self.path}"
+
+    @property
+    def is_platforms(self) -> bool:
+        """Whether it is for the platform's administrators only."""
+        return self.path.startswith(catalog.PLATFORM_PATHS)
+
+
+@dataclass(slots=True)
+class Proof:
+    """What the prover found; `tries` are the requests that it made."""
+
+    operations: int = 0
+    tries: int = 0
+    violations: list[str] = field(default_factory=list)
+
+
+def operations_of(document: Mapping[str, Any]) -> list[Operation]:
+    """The operations of an OpenAPI document. Raises NotCovered for an input that the catalog does not know."""
+    found = []
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if method not in METHODS:
+                raise NotCovered(f"{path} has {method!r}, which is no method: teach operations_of in prover.py")
+            found.append(_operation(document, method, path, operation))
+    return found
+
+
+_PARAMETERS = {
+    "path": ("PATHS", catalog.PATHS, "PLAIN_PATHS", catalog.PLAIN_PATHS),
+    "query": ("QUERIES", catalog.QUERIES, "PLAIN_QUERIES", catalog.PLAIN_QUERIES),
+    "header": ("HEADERS", catalog.HEADERS, "PLAIN_HEADERS", catalog.PLAIN_HEADERS),
+}
+
+
+def _operation(document: Mapping[str, Any], method: str, path: str, operation: Mapping[str, Any]) -> Operation:
+    title = f"{method.upper()} {path}"
+    slots, plain = [], []
+    for parameter in operation.get("parameters", []):
+        name, where = parameter["name"], parameter["in"]
+        if where not in _PARAMETERS:
+            raise NotCovered(f"{title} takes {name!r} in the {where}: teach the prover to send it (prover.py)")
+        naming, kinds, plainly, plains = _PARAMETERS[where]
+        if name in kinds:
+            slots.append(Slot(where, name, kinds[name]))
+        elif name not in plains:
+            raise NotCovered(
+                f"{title} takes {name!r} in the {where}: add it to {naming} of tests/isolation/catalog.py when it can "
+                f"name an object, else to {plainly}"
+            )
+        elif where == "path":
+            plain.append(name)
+    bodies: tuple[dict[str, Any] | None, ...] = (None,)
+    if "requestBody" in operation:
+        schema = _schema_name(title, operation["requestBody"])
+        properties = set(document["components"]["schemas"][schema]["properties"])
+        naming_fields = set() if schema in catalog.MODELS_NOT_AGENTS else properties & set(catalog.FIELDS)
+        unknown = properties - naming_fields - catalog.PLAIN_FIELDS.get(schema, set())
+        if unknown:
+            raise NotCovered(
+                f"{title} takes {sorted(unknown)} in its body ({schema}): add each to FIELDS of "
+                f"tests/isolation/catalog.py when it can name an object, else to PLAIN_FIELDS[{schema!r}]"
+            )
+        if schema not in catalog.BODIES:
+            raise NotCovered(f"{title} takes a {schema}: add a valid one to BODIES of tests/isolation/catalog.py")
+        bodies = tuple(catalog.BODIES[schema])
+        slots += [Slot("body", name, catalog.FIELDS[name]) for name in sorted(naming_fields)]
+    return Operation(method, path, tuple(slots), tuple(plain), bodies)
+
+
+def _schema_name(title: str, body: Mapping[str, Any]) -> str:
+    content = body["content"]
+    reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
+    if set(content) != {"application/json"} or not reference:
+        raise NotCovered(f"{title} takes a body that is no named JSON schema: teach the prover to send it (prover.py)")
+    return str(reference.rpartition("/")[2])
+
+
+@dataclass(slots=True)
+class Prover:
+    """One attacker's tries on some victims."""
+
+    operations: list[Operation]
+    attacker: Tenant
+    victims: list[Tenant]
+    proof: Proof = field(default_factory=Proof)
+    _secret: re.Pattern[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        words = set(chain.from_iterable(victim.canaries() for victim in self.victims))
+        self._secret = re.compile("|".join(sorted(map(re.escape, words), key=len, reverse=True)))
+        self.proof.operations = len(self.operations)
+
+    def attack(self, clients: Mapping[str, httpx2.Client]) -> Proof:
+        """Try every operation with each of the keys, by role; `admin` is the platform's."""
+        for role, client in clients.items():
+            for operation in self.operations:
+                if role == "admin" and operation.is_platforms:
+                    continue  # it is what administrators are for
+                for body in operation.bodies:
+                    self._attack(client, role, operation, body)
+        return self.proof
+
+    def _attack(
+        self, client: httpx2.Client, role: str, operation: Operation, body: dict[str, Any] | None
+    ) -> None:
+        if operation.method == "get" or not any(slot.where == "path" for slot in operation.slots):
+            answer = self._send(client, operation, body, None, "")
+            self._check_told(f"{role}: {operation} with nothing of a victim's", answer, "")
+        for slot in operation.slots:
+            for kind in self.victims[0].refs:
+                refs = [ref for victim in self.victims for ref in victim.refs[kind]]
+                expected = self._send(client, operation, body, slot, unknown_like(refs[0]))
+                told = _told(expected, unknown_like(refs[0]))
+                for ref in refs:
+                    title = f"{role}: {operation} with a victim's {kind} as {slot.name} in the {slot.where}"
+                    answer = self._send(client, operation, body, slot, ref)
+                    self._check_told(title, answer, ref)
+                    if _told(answer, ref) != told:
+                        self._violated(title, f"answers {_told(answer, ref)}, but to an unknown one {told}")
+                    elif slot.where == "path" and answer.status_code not in (403, 404):
+                        self._violated(title, f"is answered {answer.status_code}")
+
+    def _send(
+        self, client: httpx2.Client, operation: Operation, body: dict[str, Any] | None, slot: Slot | None, ref: str
+    ) -> httpx2.Response:
+        path = operation.path
+        for name in operation.plain_paths:
+            path = path.replace(f"{{{name}}}", "1")
+        query: dict[str, Any] = {}
+        headers: dict[str, str] = {}
+        sent = {key: uuid4().hex if value == "{new}" else value for key, value in (body or {}).items()}
+        for other in operation.slots:
+            value = ref if other == slot else self.attacker.ref(other.own)
+            if other.where == "path":
+                path = path.replace(f"{{{other.name}}}", value)
+            elif other.where == "body":
+                if other.name in sent:
+                    sent[other.name] = value
+            elif other == slot and other.where == "query":
+                query[other.name] = value
+            elif other == slot:
+                headers[other.name] = value
+        self.proof.tries += 1
+        answer = client.request(
+            operation.method.upper(), path, params=query, headers=headers, json=sent if body is not None else None
+        )
+        if answer.status_code == 202:
+            _await_end(client, answer.json()["id"])
+        return answer
+
+    def _check_told(self, title: str, answer: httpx2.Response, asked: str) -> None:
+        whole = str(answer.headers) + answer.content.decode(errors="replace")
+        told = {word for word in self._secret.findall(whole) if word != asked}
+        if told:
+            self._violated(title, f"({answer.status_code}) tells {sorted(told)}")
+
+    def _violated(self, title: str, what: str) -> None:
+        self.proof.violations.append(f"{title} {what}")
+
+
+def _await_end(client: httpx2.Client, run_id: str) -> None:
+    def ended() -> bool:
+        run = client.get(f"/v1/runs/{run_id}")
+        return bool(run.json().get("status") not in ("queued", "running"))
+
+    wait_until(ended, seconds=30, what=f"{run_id} has ended")
+
+
+def unknown_like(ref: str) -> str:
+    """A reference of the same form that nobody has."""
+    at = max((match.end() for match in re.finditer(r"[0-9a-z]{8,}", ref)), default=len(ref))
+    return f"{ref[: at - 6]}zzzzzz{ref[at:]}"
+
+
+def _told(answer: httpx2.Response, ref: str) -> tuple[int, Any]:
+    """What an answer tells of a reference: the status, and of a refusal also its problem."""
+    if answer.status_code < 400:
+        return answer.status_code, None
+    problem: Any = json.loads(answer.text.replace(ref, "REF"))
+    if isinstance(problem, dict):
+        problem.pop("instance", None)  # the request's id
+    return answer.status_code, problem
+

@@ -1,0 +1,42 @@
+"""A kgents on a database of either kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kgents.store.migrate import migrate
+from tests.support.postgres import PostgresServer, find_binaries
+from tests.support.tools import left_out
+from tests.support.up import Up
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A running kgents; `postgres` and `database` say where its tables are, unless that is SQLite."""
+
+    up: Up
+    postgres: PostgresServer | None = None
+    database: str = ""
+
+
+@contextmanager
+def running(dialect: str, data: Path, *, plant: str = "", **environment: str) -> Iterator[System]:
+    """A kgents on a database of its own. `plant` is the function that loses its tenant filter."""
+    with ExitStack() as stack:
+        server, name = None, ""
+        if dialect == "postgresql":
+            binaries = find_binaries()
+            if binaries is None:
+                left_out("PostgreSQL 15 or newer is not installed; `apt-get install postgresql` does it")
+            server = PostgresServer(binaries, migrate)
+            stack.callback(server.remove)
+            name = server.create_database()
+            environment["KGENTS_DATABASE_URL"] = server.app_url(name)
+            environment["KGENTS_DATABASE_OWNER_URL"] = server.owner_url(name)
+        module = "tests.isolation.planted" if plant else "kgents.cli.main"
+        up = Up(data, environment={"PLANT": plant, **environment}, module=module).start()
+        stack.callback(up.stop)
+        yield System(up, server, name)

@@ -1,0 +1,67 @@
+"""No operation of the API tells a tenant anything of another's objects, or changes them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.isolation.prover import NotCovered, Proof, Prover, operations_of
+from tests.isolation.systems import System, running
+from tests.isolation.world import Tenant, tenant_with_everything
+from tests.support.results import record
+from tests.support.up import Up
+
+FULL = bool(os.environ.get("KGENTS_FULL"))
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with running(request.param, tmp_path_factory.mktemp("isolation")) as made:
+        yield made
+
+
+def document(up: Up) -> dict[str, Any]:
+    found: dict[str, Any] = httpx2.get(f"{up.url}/openapi.json", trust_env=False).raise_for_status().json()
+    return found
+
+
+def prove(up: Up, attacker: int, roles: tuple[str, ...]) -> tuple[Proof, list[Tenant]]:
+    """Three tenants, of which one attacks the others: where it stands among them decides how ids compare."""
+    with ExitStack() as stack:
+        tenants = [stack.enter_context(tenant_with_everything(up)) for _ in range(3)]
+        victims = [tenant for index, tenant in enumerate(tenants) if index != attacker]
+        before = [victim.view() for victim in victims]
+        clients = {role: tenants[attacker].http[role] for role in roles if role != "admin"}
+        if "admin" in roles:
+            clients["admin"] = stack.enter_context(up.admin())
+        proof = Prover(operations_of(document(up)), tenants[attacker], victims).attack(clients)
+        for victim, seen in zip(victims, before, strict=True):
+            now = victim.view()
+            proof.violations += [f"{part} of a victim changed" for part in seen | now if seen.get(part) != now.get(part)]
+        return proof, victims
+
+
+@pytest.mark.parametrize("attacker", range(3) if FULL else [1])
+def test_no_operation_reaches_another_tenants_objects(system: System, attacker: int) -> None:
+    proof, victims = prove(system.up, attacker, ("owner", "developer", "viewer", "admin"))
+    assert proof.violations == []
+    texts = [text for victim in victims for text in victim.texts]
+    pages = [httpx2.get(system.up.facts[page], trust_env=False).text for page in ("metrics_url", "worker_metrics_url")]
+    words = [word for victim in victims for word in victim.canaries()]
+    assert [word for word in words if any(word in page for page in pages)] == [], "metrics name tenants' objects"
+    log = system.up.logs()
+    assert [text for text in texts if text in log] == [], "logs have tenants' texts"
+    record(
+        "Tenant isolation",
+        "KGENTS_FULL=1 pytest tests/isolation/test_prover.py",
+        f"{proof.operations} operations, {proof.tries} tries by tenant {attacker} of 3 on "
+        f"{'PostgreSQL' if system.postgres else 'SQLite'}: {len(proof.violations)} leaks",
+    )
+    print(f"{proof.operations} operations, {proof.tries} tries")
