@@ -1,7 +1,7 @@
-"""What the prover knows of the API: which inputs may name an object, and a valid body for each operation that takes one.
+"""What the prover knows of the API: which inputs may name an object, and a valid body for each operation with one.
 
-An operation, parameter or field of a body that stands in neither list fails the prover, so that a new one is decided
-upon: does it name an object (then everything of the victim is tried there), or does it not?
+A parameter, body or field of a body that stands in neither list fails the prover, so that a new one is decided upon:
+does it name an object (then everything of the victim is tried there), or does it not?
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUERIES = {"after": "run", "agent_id": "agent", "session_id": "session", "run": 
 HEADERS = {"Idempotency-Key": "idempotency key"}
 FIELDS = {"model": "agent", "agent": "agent", "previous_response_id": "response"}
 
-# Inputs that name none. A name that is given is the tenant's own: test_names.py shows that two tenants may give the same.
+# Inputs that name none. A name that is given is the tenant's own: two tenants may give the same (test_names.py).
 PLAIN_PATHS = {"version"}
 PLAIN_QUERIES = {
     *("limit", "stream", "starting_after", "status", "meter", "from", "to", "window", "group_by"),

@@ -61,7 +61,7 @@ class Tenant:
         for run in seen["runs"]["data"]:
             seen[f"events of {run['id']}"] = self.http["owner"].get(f"/v1/runs/{run['id']}/events").text
         for response in self.refs["response"]:
-            seen[f"response {response}"] = self.get(f"/v1/responses/{response}")
+            seen[f"response {response}"] = self.http["owner"].get(f"/v1/responses/{response}").text
         seen["/v1/usage"].pop("to", None)  # now
         return seen
 
@@ -135,7 +135,7 @@ def _fill(tenant: Tenant) -> None:
     tenant.refs |= {
         "agent": [agent["id"], agent["name"]],
         "session": [session["id"]],
-        "run": [run["id"], background["id"], chat.headers["x-run-id"]],
+        "run": [run["id"], background["id"], chat.headers["x-run-id"], response["id"].replace("resp_", "run_")],
         "response": [response["id"]],
         "completion": [chat.json()["id"]],
         "idempotency key": idempotency,
