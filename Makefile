@@ -6,7 +6,7 @@ help: ## Say what each verb does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
 
 run: ## Install what is missing, then serve everything on this machine (ARGS="--port 9000")
-	@scripts/uv sync --frozen --inexact --no-dev --all-extras
+	@scripts/uv sync --frozen --inexact --no-dev --all-extras --compile-bytecode
 	@exec .venv/bin/kgents up $(ARGS)
 
 test: ## Install what the tests need, then run every tier of them (ARGS="-k words")
@@ -14,7 +14,7 @@ test: ## Install what the tests need, then run every tier of them (ARGS="-k word
 
 bench: ## Run every benchmark (forty minutes) and write docs/benchmarks.md (ARGS="chat start" for some)
 	@scripts/test-packages
-	@scripts/uv sync --quiet --frozen --all-extras
+	@scripts/uv sync --quiet --frozen --all-extras --compile-bytecode
 	@scripts/uv run --frozen --no-sync python -m bench $(ARGS)
 
 lint: ## Check style, types, layers and the lock file
