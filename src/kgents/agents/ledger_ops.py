@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from kgents.agents import repository
 from kgents.agents.model import Output, Run, RunStatus
@@ -22,12 +21,12 @@ from kgents.errors import Conflict, KgentsError, NotFound, QuotaExceeded, Unproc
 from kgents.store import outbox
 from kgents.store.bulk import Lookup
 from kgents.store.tables import idempotency_keys, runs
+from kgents.store.upsert import insert
 from kgents.usage import ledger
 from kgents.usage.ledger import Posting
 from kgents.usage.model import NOTHING, Amounts, events_of
 
 MAX_KEY_LENGTH = 255
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class Admit:
             )
         )
         inserted = connection.execute(
-            _INSERT[connection.dialect.name](idempotency_keys)
+            insert(connection, idempotency_keys)
             .values([_key_row(items[index].run, key) for index, key in (wanted[name][0] for name in names)])
             .on_conflict_do_nothing()
             .returning(idempotency_keys.c.tenant_id, idempotency_keys.c.key)

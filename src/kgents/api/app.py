@@ -17,7 +17,6 @@ from kgents import __version__
 from kgents.api import problems
 from kgents.api.direct import DirectRoute
 from kgents.api.edge import REQUEST_ID, Edge, internal
-from kgents.api.response_shapes import ResponsesRequest
 from kgents.api.routes import agents, api_keys, audit, chat, health, models, responses, runs, sessions, tenants, usage
 from kgents.api.services import Services
 from kgents.errors import KgentsError
@@ -30,10 +29,7 @@ OpenAI-compatible routes answer in OpenAI's own error shape. Every POST takes an
 with `limit` and `after`.
 """
 
-DIRECT = (
-    DirectRoute("/v1/chat/completions", "runs:write", chat.ChatRequest, chat.create_chat_completion),
-    DirectRoute("/v1/responses", "runs:write", ResponsesRequest, responses.create_response),
-)
+DIRECT = (chat.create_chat_completion, responses.create_response)  # the endpoints that carry the load
 ROUTERS = (chat, responses, runs, models, agents, sessions, usage, api_keys, tenants, audit, health)
 
 
@@ -57,7 +53,8 @@ def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
-    return Edge(app, services, DIRECT)
+    direct = [route for route in app.routes if isinstance(route, APIRoute) and route.endpoint in DIRECT]
+    return Edge(app, services, [DirectRoute(route) for route in direct])
 
 
 def _respond(request: Request, error: KgentsError) -> Response:

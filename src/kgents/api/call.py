@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -46,15 +45,16 @@ class Call:
         return self.services.clock.now()
 
 
-def needs(scope: str) -> Callable[[Request], Awaitable[Call]]:
+class Needs:
     """A dependency that gives the Call, and refuses (403) a key without `scope`."""
 
-    async def call(request: Request) -> Call:
-        found: Call = request.scope[CALL]
-        found.principal.require(scope)
-        return found
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
 
-    return call
+    async def __call__(self, request: Request) -> Call:
+        found: Call = request.scope[CALL]
+        found.principal.require(self.scope)
+        return found
 
 
 def idempotency_of(scope: AsgiScope, value: bytes | None, body: bytes, now: int, ttl: float) -> IdempotencyKey | None:
@@ -76,7 +76,7 @@ def idempotency_of(scope: AsgiScope, value: bytes | None, body: bytes, now: int,
 
 def caller(scope: str) -> object:
     """`Annotated[Call, caller("agents:read")]`: the permission as a type in the route's signature."""
-    return Depends(needs(scope))
+    return Depends(Needs(scope))
 
 
 AgentsRead = Annotated[Call, caller("agents:read")]

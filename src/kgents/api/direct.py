@@ -7,30 +7,32 @@ right, so that what is wrong with a request is said in one place.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, get_type_hints
 
 import orjson
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from kgents.api.call import Call
+from kgents.api.call import Call, Needs
 from kgents.api.json_route import is_json
 
-Body = TypeVar("Body", bound=BaseModel)
 
+class DirectRoute:
+    """FastAPI's route of a POST of a JSON body to a fixed path: with its body, and its permission, as its endpoint
+    declares them.
+    """
 
-class DirectRoute(Generic[Body]):
-    """A POST of a JSON body to a fixed path, for keys with the permission `scope`."""
+    def __init__(self, route: APIRoute) -> None:
+        hints = get_type_hints(route.endpoint, include_extras=True)
+        (depends,) = hints["call"].__metadata__
+        needs: Needs = depends.dependency
+        self.path = route.path
+        self._scope = needs.scope
+        self._body: type[BaseModel] = hints["body"]
+        self._endpoint: Callable[[Call, BaseModel], Awaitable[Response]] = route.endpoint
 
-    def __init__(
-        self, path: str, scope: str, body: type[Body], endpoint: Callable[[Call, Body], Awaitable[Response]]
-    ) -> None:
-        self.path = path
-        self._scope = scope
-        self._body = body
-        self._endpoint = endpoint
-
-    def read(self, body: bytes, content_type: bytes) -> Body | None:
+    def read(self, body: bytes, content_type: bytes) -> BaseModel | None:
         """The request in `body`; None where FastAPI is to say what is wrong with it."""
         if not is_json(content_type.decode("latin-1")):
             return None
@@ -40,7 +42,7 @@ class DirectRoute(Generic[Body]):
         except (orjson.JSONDecodeError, ValidationError):
             return None
 
-    async def answer(self, call: Call, body: Body) -> Response:
+    async def answer(self, call: Call, body: BaseModel) -> Response:
         """The route's response. Raises Forbidden, and what the route raises."""
         call.principal.require(self._scope)
         return await self._endpoint(call, body)

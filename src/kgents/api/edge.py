@@ -46,7 +46,7 @@ def internal() -> KgentsError:
 class Edge:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, services: Services, direct: Sequence[DirectRoute[Any]] = ()) -> None:
+    def __init__(self, app: ASGIApp, services: Services, direct: Sequence[DirectRoute] = ()) -> None:
         self._app = app
         self._services = services
         self._direct = {route.path: route for route in direct}
@@ -65,7 +65,7 @@ class _Exchange:
         self,
         app: ASGIApp,
         services: Services,
-        direct: Mapping[str, DirectRoute[Any]],
+        direct: Mapping[str, DirectRoute],
         scope: Scope,
         receive: Receive,
         send: Send,

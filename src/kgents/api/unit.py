@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 from fastapi import Response
 from pydantic import BaseModel
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from kgents.agents.ledger_ops import IdempotencyKey, check_key, key_in_use
 from kgents.api.call import Call
 from kgents.store.engine import Scope
 from kgents.store.tables import idempotency_keys
+from kgents.store.upsert import insert
 from kgents.telemetry import traces
 
 T = TypeVar("T")
@@ -69,14 +69,11 @@ async def write(
     return Response(answer.body, status_code=answer.status, headers=headers, media_type="application/json")
 
 
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
-
 def _claim(connection: Connection, tenant_id: str, key: IdempotencyKey, now: int) -> _Answer | None:
     mine = sa.and_(idempotency_keys.c.tenant_id == tenant_id, idempotency_keys.c.key == key.key)
     connection.execute(sa.delete(idempotency_keys).where(mine, idempotency_keys.c.expires_at <= now))
     inserted = connection.execute(
-        _INSERT[connection.dialect.name](idempotency_keys)
+        insert(connection, idempotency_keys)
         .values(
             tenant_id=tenant_id, key=key.key, fingerprint=key.fingerprint, created_at=now, expires_at=key.expires_at
         )

@@ -65,6 +65,12 @@ def is_outage(error: BaseException) -> bool:
     return not isinstance(error, refused)
 
 
+def is_busy(error: BaseException | None) -> bool:
+    """Whether SQLite's error, as the driver raises it, says that another has the file."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def is_collision(error: BaseException) -> bool:
     """Whether the same work may well succeed when it is simply done again."""
     if not isinstance(error, sa.exc.DBAPIError):

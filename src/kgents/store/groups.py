@@ -31,11 +31,8 @@ class Waiting:
 
 def run_group(connection: Connection, group: Sequence[Waiting]) -> list[Any]:
     """Run each operation of the group once, on all of its items; answers in the group's order."""
-    by_op: dict[int, list[int]] = {}
-    for index, waiting in enumerate(group):
-        by_op.setdefault(id(waiting.op), []).append(index)
     results: list[Any] = [None] * len(group)
-    for indexes in by_op.values():
+    for indexes in _by_operation(group):
         op = group[indexes[0]].op
         for index, result in zip(indexes, op.apply(connection, [group[index].item for index in indexes]), strict=True):
             results[index] = result
@@ -44,9 +41,13 @@ def run_group(connection: Connection, group: Sequence[Waiting]) -> list[Any]:
 
 def by_operation(group: Sequence[Waiting]) -> list[list[Waiting]]:
     """The group's items by their operation, in the order in which each came first."""
-    parts: dict[int, list[Waiting]] = {}
-    for waiting in group:
-        parts.setdefault(id(waiting.op), []).append(waiting)
+    return [[group[index] for index in indexes] for indexes in _by_operation(group)]
+
+
+def _by_operation(group: Sequence[Waiting]) -> list[list[int]]:
+    parts: dict[int, list[int]] = {}
+    for index, waiting in enumerate(group):
+        parts.setdefault(id(waiting.op), []).append(index)
     return list(parts.values())
 
 

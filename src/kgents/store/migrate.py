@@ -6,7 +6,6 @@ A database that is up to date is told without importing Alembic, which would cos
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from sqlalchemy import Connection
 
 from kgents.errors import Conflict, KgentsError, Unavailable
 from kgents.store.engine import Scope, Store, parse_url
-from kgents.store.failures import is_collision, is_outage
+from kgents.store.failures import is_busy, is_collision, is_outage
 from kgents.store.roles import verify_application_role
 
 if TYPE_CHECKING:
@@ -87,8 +86,7 @@ def _use_wal(connection: Connection) -> None:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             return
         except sa.exc.OperationalError as error:
-            code = getattr(error.orig, "sqlite_errorcode", 0)
-            if code & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not is_busy(error.orig) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, event
 
 from kgents.store.bulk import driver_of, translated
-from kgents.store.failures import draining, guard, is_outage
+from kgents.store.failures import draining, guard, is_busy, is_outage
 from kgents.store.groups import MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle_soon
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
 
@@ -188,8 +188,7 @@ def _begin_write(connection: Connection) -> None:
         try:
             driver_of(connection).execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-            if not busy or time.monotonic() > deadline:
+            if not is_busy(error) or time.monotonic() > deadline:
                 raise translated("BEGIN IMMEDIATE", error) from error
             time.sleep(_POLL)
         else:

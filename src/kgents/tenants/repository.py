@@ -10,12 +10,10 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
-from sqlalchemy.dialects import postgresql, sqlite
 
 from kgents.store.tables import api_keys, audit_log, quotas, tenants
+from kgents.store.upsert import insert
 from kgents.tenants.model import ApiKey, AuditEntry, Tenant, TenantStatus
-
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 def insert_tenant(connection: Connection, tenant: Tenant) -> bool:
@@ -29,7 +27,7 @@ def insert_tenant(connection: Connection, tenant: Tenant) -> bool:
         "created_at": tenant.created_at,
         "updated_at": tenant.updated_at,
     }
-    statement = _INSERT[connection.dialect.name](tenants).values(row).on_conflict_do_nothing()
+    statement = insert(connection, tenants).values(row).on_conflict_do_nothing()
     return connection.execute(statement.returning(tenants.c.tenant_id)).first() is not None
 
 
@@ -53,9 +51,7 @@ def set_quota(connection: Connection, tenant_id: str, meter: str, monthly_limit:
     if monthly_limit is None:
         connection.execute(sa.delete(quotas).where(quotas.c.tenant_id == tenant_id, quotas.c.meter == meter))
         return
-    statement = _INSERT[connection.dialect.name](quotas).values(
-        tenant_id=tenant_id, meter=meter, monthly_limit=monthly_limit
-    )
+    statement = insert(connection, quotas).values(tenant_id=tenant_id, meter=meter, monthly_limit=monthly_limit)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=[quotas.c.tenant_id, quotas.c.meter],
