@@ -70,8 +70,7 @@ def kgents_on(server: PostgresServer | None, name: str, **settings: str) -> Iter
     """As `kgents`, on a database of this server (SQLite without one)."""
     environment = {f"KGENTS_{name}": value for name, value in settings.items()}
     if server is not None:
-        environment["KGENTS_DATABASE_URL"] = server.app_url(name)
-        environment["KGENTS_DATABASE_OWNER_URL"] = server.owner_url(name)
+        environment |= server.environment(name)
     with tempfile.TemporaryDirectory(prefix="kgents-bench-") as folder, contextlib.ExitStack() as stack:
         up = Up(Path(folder) / "data", environment=environment)
         up.start()

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from kgents.meter.client import MeterClient
 from kgents.store.engine import PostgresStore, SqliteStore, open_store
 from kgents.store.migrate import migrate
+from tests.contract.meter.process import MeterProcess
 from tests.support.nats import NatsServer
-from tests.support.postgres import PostgresServer, find_binaries
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer, serve_postgres
 from tests.support.redis import RedisServer
 from tests.support.redis import find_binary as find_redis
 from tests.support.tools import left_out
@@ -30,12 +33,8 @@ class Database:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """The shared PostgreSQL server. A test that stops it must start it again."""
-    binaries = find_binaries()
-    if binaries is None:
-        left_out("PostgreSQL 15 or newer is not installed; `apt-get install postgresql` does it")
-    server = PostgresServer(binaries, migrate)
-    yield server
-    server.remove()
+    with serve_postgres(migrate) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +86,19 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def meter(tmp_path: Path) -> Iterator[MeterProcess]:
+    """A meter that the test may break."""
+    process = MeterProcess(tmp_path, free_port()).start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+async def client(meter: MeterProcess) -> AsyncIterator[MeterClient]:
+    """The product's client of that meter."""
+    made = meter.client()
+    yield made
+    await made.aclose()

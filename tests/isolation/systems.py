@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kgents.store.migrate import migrate
-from tests.support.postgres import PostgresServer, find_binaries
-from tests.support.tools import left_out
+from tests.support.postgres import PostgresServer, serve_postgres
 from tests.support.up import Up
 
 
@@ -28,14 +27,9 @@ def running(dialect: str, data: Path, *, plant: str = "", **environment: str) ->
     with ExitStack() as stack:
         server, name = None, ""
         if dialect == "postgresql":
-            binaries = find_binaries()
-            if binaries is None:
-                left_out("PostgreSQL 15 or newer is not installed; `apt-get install postgresql` does it")
-            server = PostgresServer(binaries, migrate)
-            stack.callback(server.remove)
+            server = stack.enter_context(serve_postgres(migrate))
             name = server.create_database()
-            environment["KGENTS_DATABASE_URL"] = server.app_url(name)
-            environment["KGENTS_DATABASE_OWNER_URL"] = server.owner_url(name)
+            environment |= server.environment(name)
         module = "tests.isolation.planted" if plant else "kgents.cli.main"
         up = Up(data, environment={"PLANT": plant, **environment}, module=module).start()
         stack.callback(up.stop)

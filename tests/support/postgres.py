@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ import asyncpg
 
 from tests.support.ports import free_port
 from tests.support.process import ServerProcess
+from tests.support.tools import left_out
 from tests.support.waiting import wait_until
 
 T = TypeVar("T")
@@ -45,6 +47,19 @@ def find_binaries() -> Path | None:
     candidates = [folder for version, folder in reversed(versions) if version >= 15]
     candidates += [Path(on_path).resolve().parent] if on_path else []
     return next((folder for folder in candidates if (folder / "postgres").exists()), None)
+
+
+@contextmanager
+def serve_postgres(migrate: Callable[[str], object]) -> Iterator[PostgresServer]:
+    """A server for a while; the test is left out where PostgreSQL is not installed."""
+    binaries = find_binaries()
+    if binaries is None:
+        left_out("PostgreSQL 15 or newer is not installed; `apt-get install postgresql` does it")
+    server = PostgresServer(binaries, migrate)
+    try:
+        yield server
+    finally:
+        server.remove()
 
 
 class PostgresServer:
@@ -78,6 +93,13 @@ class PostgresServer:
     def app_url(self, database: str) -> str:
         """As the role that serves requests, which cannot bypass row-level security."""
         return self._url(APP, database)
+
+    def environment(self, database: str) -> dict[str, str]:
+        """The settings of a kgents on this database."""
+        return {
+            "KGENTS_DATABASE_URL": self.app_url(database),
+            "KGENTS_DATABASE_OWNER_URL": self.owner_url(database),
+        }
 
     def superuser_url(self, database: str) -> str:
         """As the cluster's superuser: to look at what the others may not see."""

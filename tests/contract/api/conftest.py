@@ -10,9 +10,8 @@ from contextlib import ExitStack
 import pytest
 
 from kgents.store.migrate import migrate
-from tests.support.postgres import PostgresServer, find_binaries
+from tests.support.postgres import serve_postgres
 from tests.support.tenants import Tenant, tenant_of
-from tests.support.tools import left_out
 from tests.support.up import Up
 from tests.support.upstream import Upstream, serve_upstream
 
@@ -50,14 +49,8 @@ def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
     }
     with ExitStack() as stack:
         if request.param == "postgresql":
-            binaries = find_binaries()
-            if binaries is None:
-                left_out("PostgreSQL 15 or newer is not installed; `apt-get install postgresql` does it")
-            server = PostgresServer(binaries, migrate)
-            stack.callback(server.remove)
-            name = server.create_database()
-            environment["KGENTS_DATABASE_URL"] = server.app_url(name)
-            environment["KGENTS_DATABASE_OWNER_URL"] = server.owner_url(name)
+            server = stack.enter_context(serve_postgres(migrate))
+            environment |= server.environment(server.create_database())
         running = Up(tmp_path_factory.mktemp("up"), environment=environment).start()
         stack.callback(running.stop)
         yield running

@@ -9,13 +9,13 @@ import sqlalchemy as sa
 
 from kgents.agents import repository
 from kgents.agents.ledger_ops import Admission, Admit, Finish, IdempotencyKey, RecordStep, StepRecord
-from kgents.agents.model import Output, Run
+from kgents.agents.model import Output
 from kgents.clock import SECOND, month_bounds
 from kgents.errors import Conflict, NotFound, QuotaExceeded, Unprocessable
-from kgents.ids import new_id
 from kgents.store.engine import Scope, open_store
 from kgents.store.tables import agents, balances, outbox, quotas, sessions, tenants, usage_events
 from kgents.usage.model import Amounts
+from tests.support.runs import a_run
 
 NOW = month_bounds("2026-01")[1] - 1  # the last moment of January
 DAY = 86_400 * SECOND
@@ -41,35 +41,8 @@ async def ledger(store):
 
 
 def run(tenant="ten_1", **fields):
-    made = Run(
-        run_id=new_id("run"),
-        tenant_id=tenant,
-        agent_id=f"agt_{tenant}",
-        agent_version=1,
-        session_id=None,
-        previous_run_id=None,
-        kind="run",
-        mode="wait",
-        status="running",
-        input={"messages": []},
-        output=None,
-        error=None,
-        attempt=1,
-        owner="proc_1",
-        cancel_requested_at=None,
-        period="2026-01",
-        reserved=WORST,
-        input_tokens=0,
-        output_tokens=0,
-        tool_calls=0,
-        last_event=None,
-        request_id="req_1",
-        traceparent=None,
-        created_at=NOW,
-        started_at=NOW,
-        finished_at=None,
-    )
-    return made._replace(**fields)
+    usual = {"agent_id": f"agt_{tenant}", "input": {"messages": []}, "reserved": WORST}
+    return a_run(tenant, **{**usual, "created_at": NOW, "started_at": NOW, **fields})
 
 
 def step(of, **fields):

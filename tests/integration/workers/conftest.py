@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import sqlalchemy as sa
@@ -12,13 +11,10 @@ from pydantic import SecretStr
 from kgents.bus.nats import Bus
 from kgents.clock import SystemClock
 from kgents.config import Settings
-from kgents.meter.client import MeterClient
 from kgents.store.engine import Scope, Store
 from kgents.store.tables import tenants
 from kgents.telemetry.metrics import Metrics
-from tests.contract.meter.process import MeterProcess
 from tests.support.nats import NatsServer
-from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 TENANT = "ten_1"
@@ -53,22 +49,6 @@ async def make_bus(nats: NatsServer) -> AsyncIterator[Callable[[], Bus]]:
 async def bus(make_bus) -> Bus:
     """A bus that is connected."""
     return await make_bus()
-
-
-@pytest.fixture
-def meter(tmp_path: Path) -> Iterator[MeterProcess]:
-    """A meter that the test may break."""
-    process = MeterProcess(tmp_path, free_port()).start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-async def client(meter: MeterProcess) -> AsyncIterator[MeterClient]:
-    """The product's client of that meter."""
-    made = meter.client()
-    yield made
-    await made.aclose()
 
 
 @pytest.fixture

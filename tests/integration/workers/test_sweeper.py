@@ -8,7 +8,6 @@ import pytest
 import sqlalchemy as sa
 
 from kgents.agents import repository, runs
-from kgents.agents.model import Run
 from kgents.clock import SECOND
 from kgents.store import changes, outbox
 from kgents.store.engine import Scope
@@ -18,39 +17,13 @@ from kgents.workers import sweeper as sweeping
 from kgents.workers.sweeper import Sweeper
 from tests.integration.workers.conftest import TENANT
 from tests.integration.workers.running import count
+from tests.support.runs import a_run
 
 HOUR = 3600
 
 
 def run(run_id, owner, *, status="running", attempt=1):
-    return Run(
-        run_id=run_id,
-        tenant_id=TENANT,
-        agent_id="agt_1",
-        agent_version=1,
-        session_id=None,
-        previous_run_id=None,
-        kind="run",
-        mode="background",
-        status=status,
-        input={},
-        output=None,
-        error=None,
-        attempt=attempt,
-        owner=owner,
-        cancel_requested_at=None,
-        period="2026-01",
-        reserved=(0, 0, 0, 0),
-        input_tokens=0,
-        output_tokens=0,
-        tool_calls=0,
-        last_event=None,
-        request_id="req_1",
-        traceparent=None,
-        created_at=1,
-        started_at=1,
-        finished_at=None,
-    )
+    return a_run(TENANT, run_id=run_id, owner=owner, mode="background", status=status, attempt=attempt)
 
 
 async def begin(ledger, *made):
