@@ -62,14 +62,20 @@ def test_a_background_run_is_cancelled(cli: Cli) -> None:
 
 
 def test_ctrl_c_ends_following_quietly_and_the_run_goes_on(cli: Cli) -> None:
-    made = cli.json("run", "create", "echo", "/sleep 1 a b c", "--background")
+    made = cli.json("run", "create", "echo", "/sleep 0.5 /words 200", "--background")  # 100 s: it doesn't end by itself
     process = cli.start("run", "events", made["id"])
     assert process.stdout is not None
-    assert b"run.created" in process.stdout.readline()
+    seen = json.loads(process.stdout.readline())
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, b"")
-    wait_until(lambda: cli.json("run", "get", made["id"])["status"] == "completed", what="the run is completed")
+
+    last = ([seen["id"]] + [json.loads(line)["id"] for line in rest.splitlines()])[-1]
+    going_on = cli.start("run", "events", made["id"], "--after", last)
+    assert going_on.stdout is not None
+    assert json.loads(going_on.stdout.readline())["type"] != "run.cancelled"
+    cli("run", "cancel", made["id"])
+    assert json.loads(going_on.communicate(timeout=30)[0].splitlines()[-1])["type"] == "run.cancelled"
 
 
 def test_a_terminal_shows_that_a_run_is_going_on(cli: Cli) -> None:
