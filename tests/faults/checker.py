@@ -1,0 +1,135 @@
+"""The checker: reads a history and what kgents has to say about it, and names everything that does not agree."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.faults.history import Call, read
+from tests.support.up import Up
+from tests.support.waiting import wait_until
+
+METERS = ("runs", "input_tokens", "output_tokens", "tool_calls")
+EXPECTED = (0, 200, 202, 409, 429, 503)
+"""The statuses of answers that a fault may cause; 0 stands for none."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the check came to. Without `violations`, every promise was kept."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        told = "\n".join(self.violations[:20])
+        return f"{dict(self.calls)}, {self.runs} runs, {len(self.violations)} violations\n{told}"
+
+
+def check(up: Up, client: httpx2.Client, history: Path, *, seconds: float = 120.0) -> Verdict:
+    """Wait until all work has ended and all usage is delivered, then compare.
+
+    What was answered is there, once, as it was answered; what was refused is not; what is unknown is there at most
+    once. The ledger is the sum of the runs, the meter is the ledger, and nothing stays reserved.
+    """
+    verdict = Verdict()
+    try:
+        wait_until(lambda: _all_ended(client), seconds=seconds, what="all runs have ended")
+        up.settled(seconds)
+    except TimeoutError as error:
+        verdict.violations.append(str(error))
+    runs = list(_runs(client))
+    verdict.runs = len(runs)
+    _check_calls(verdict, list(read(history)), runs)
+    _check_sums(verdict, up, client, runs, seconds)
+    return verdict
+
+
+def _check_calls(verdict: Verdict, calls: list[Call], runs: list[dict[str, Any]]) -> None:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        text = str((run["output"] or {}).get("text", ""))
+        if run["status"] != "completed" or not text:
+            verdict.violations.append(f"run {run['id']} is {run['status']}: {run['error']}")
+            continue
+        found[text.split()[0]].append(run)
+    for call in calls:
+        verdict.calls[call.outcome] += 1
+        theirs = found.pop(call.name, [])
+        if len(theirs) > 1:
+            verdict.violations.append(f"{call}: {len(theirs)} runs")
+        if call.status not in EXPECTED:
+            verdict.violations.append(f"{call}: answered with {call.status}")
+        if call.outcome == "refused" and theirs:
+            verdict.violations.append(f"{call}: refused, yet carried out")
+        if call.outcome != "ok":
+            continue
+        if [run["id"] for run in theirs] != [call.run]:
+            verdict.violations.append(f"{call}: answered, but the runs are {[run['id'] for run in theirs]}")
+        elif call.input_tokens is not None:
+            used = theirs[0]["usage"]
+            if (used["input_tokens"], used["output_tokens"]) != (call.input_tokens, call.output_tokens):
+                verdict.violations.append(f"{call}: the run says {used}")
+    verdict.violations += [f"runs that nobody asked for: {name}" for name in found]
+
+
+def _check_sums(verdict: Verdict, up: Up, client: httpx2.Client, runs: list[dict[str, Any]], seconds: float) -> None:
+    expected = {meter: sum(run["usage"][meter] for run in runs) for meter in METERS[1:]} | {"runs": len(runs)}
+    ledger = dict.fromkeys(METERS, 0)
+    for row in client.get("/v1/usage", params={"window": "month"}).raise_for_status().json()["data"]:
+        ledger[row["meter"]] += row["quantity"]
+    if ledger != expected:
+        verdict.violations.append(f"the ledger has {ledger}, the runs {expected}")
+    balance = client.get("/v1/usage/balance").raise_for_status().json()["meters"]
+    if any(row["reserved"] for row in balance):
+        verdict.violations.append(f"reserved for nothing: {balance}")
+    tenant = client.get("/v1/tenant").raise_for_status().json()["id"]
+    with contextlib.suppress(TimeoutError):  # then it is told what there is
+        wait_until(lambda: _at_least(metered(up, tenant), ledger), seconds=min(seconds, 30))
+    if (meter := metered(up, tenant)) != ledger:
+        verdict.violations.append(f"the meter has {meter}, the ledger {ledger}")
+
+
+def _at_least(meter: dict[str, int], ledger: dict[str, int]) -> bool:
+    return all(meter[name] >= ledger[name] for name in METERS)
+
+
+def _all_ended(client: httpx2.Client) -> bool:
+    try:
+        waiting = [
+            client.get("/v1/runs", params={"status": status, "limit": 1}).raise_for_status().json()["data"]
+            for status in ("queued", "running")
+        ]
+    except httpx2.HTTPError:
+        return False
+    return not any(waiting)
+
+
+def _runs(client: httpx2.Client) -> Iterator[dict[str, Any]]:
+    after = ""
+    while True:
+        parameters = {"limit": "100"} | ({"after": after} if after else {})
+        page = client.get("/v1/runs", params=parameters).raise_for_status().json()
+        yield from page["data"]
+        if not page["has_more"]:
+            return
+        after = page["data"][-1]["id"]
+
+
+def metered(up: Up, tenant: str) -> dict[str, int]:
+    """What the meter has counted for a tenant."""
+    token = json.loads((up.data / "connections.json").read_text())["meter_token"]
+    totals = dict.fromkeys(METERS, 0)
+    with httpx2.Client(base_url=up.facts["meter_url"], headers={"Authorization": f"Bearer {token}"}) as meter:
+        for name in METERS:
+            answer = meter.get(f"/api/v1/meters/{name}/query", params={"subject": tenant}).raise_for_status().json()
+            totals[name] = sum(row["value"] for row in answer["data"])
+    return totals

@@ -1,0 +1,52 @@
+"""The negative controls: kgents without one of the things that keep its promises. A fault must then be found out."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+
+from kgents.bus.streams import USAGE_SUBJECT
+from kgents.errors import Unavailable
+from kgents.meter import storage
+from kgents.meter.model import Event
+from kgents.store import sqlite
+from kgents.workers.relay import Pack, Relay
+
+
+def without_unique_key() -> None:
+    """The meter counts an event each time that it comes."""
+    numbers = itertools.count()
+    ingest = storage.Storage.ingest
+
+    async def faulty(self: storage.Storage, events: Sequence[Event], now: int) -> None:
+        await ingest(self, [event._replace(id=f"{event.id}#{next(numbers)}") for event in events], now)
+
+    storage.Storage.ingest = faulty  # type: ignore[method-assign]
+
+
+def without_acknowledgement() -> None:
+    """The relay takes the usage that it has sent for stored."""
+    sound = Relay._publish
+
+    async def faulty(self: Relay, subject: str, packs: Sequence[Pack], failures: list[Exception]) -> list[int]:
+        if subject != USAGE_SUBJECT:
+            return await sound(self, subject, packs, failures)
+        for _, payload, _ in packs:
+            with contextlib.suppress(Unavailable):
+                await self._bus.broadcast(subject, payload)
+        return [row.seq for _, _, rows in packs for row in rows]
+
+    Relay._publish = faulty  # type: ignore[method-assign]
+
+
+def without_fsync() -> None:
+    """SQLite says that a transaction is kept before it is on the disk."""
+    sqlite._PRAGMAS = tuple(pragma.replace("FULL", "OFF") for pragma in sqlite._PRAGMAS)
+
+
+CONTROLS = {
+    "no unique key": without_unique_key,
+    "no acknowledgement": without_acknowledgement,
+    "lazy fsync": without_fsync,
+}

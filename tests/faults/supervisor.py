@@ -1,0 +1,77 @@
+"""The supervisor of a fault test: breaks processes of a kgents under load, and waits until it works as before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+from tests.faults.load import Load
+from tests.support.up import Up
+
+HEALED = 0.9  # of the usual throughput
+WITHIN = 10.0  # seconds
+
+
+class Supervisor:
+    """Breaks one kgents. `usual` is its throughput in good answers a second, measured before anything was broken."""
+
+    def __init__(self, up: Up, load: Load) -> None:
+        self.up = up
+        self._load = load
+        self.usual = self._measure()
+        self.slowest = 0.0
+        """The longest time that it took to work as before, in seconds."""
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL the processes; those that are being started again already are dead enough."""
+        for name in names:
+            _send(self.up.pid(name), signal.SIGKILL)
+
+    @contextmanager
+    def frozen(self, *names: str) -> Iterator[None]:
+        """Stop the processes for a while (SIGSTOP, SIGCONT)."""
+        pids = [self.up.pid(name) for name in names]
+        for pid in pids:
+            _send(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                _send(pid, signal.SIGCONT)
+
+    def heal(self) -> float:
+        """Wait until the throughput is at 90 % again, and answer after how many seconds. Raises TimeoutError when that
+        takes over 10 s.
+        """
+        began = time.monotonic()
+        window = 1.0
+        while True:
+            took = time.monotonic() - began
+            if self._load.rate(min(window, max(0.2, took))) >= HEALED * self.usual and took >= 0.2:
+                break
+            if took > WITHIN:
+                raise TimeoutError(
+                    f"{WITHIN:g} s after the fault: {self._load.rate():.0f} answers/s, before it {self.usual:.0f}"
+                )
+            time.sleep(0.05)
+        self.slowest = max(self.slowest, took)
+        return took
+
+    def _measure(self) -> float:
+        time.sleep(1.5)  # connections, caches
+        rates = []
+        for _ in range(3):
+            time.sleep(1.0)
+            rates.append(self._load.rate())
+        return median(rates)
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # it is dead

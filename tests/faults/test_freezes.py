@@ -1,0 +1,50 @@
+"""Processes stand still for longer than the others wait for them, and go on: what was taken from them stays so."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from kgents.workers.meter_sink import ACK_WAIT
+from tests.faults.checker import check
+from tests.faults.load import Load
+from tests.faults.supervisor import Supervisor
+from tests.faults.systems import FULL, new_seed, running
+from tests.support.results import record
+
+# Together, since each takes its time: first those that leave the API alone, then those that don't.
+ROUNDS = [("worker", "meter"), ("api", "nats")]
+if FULL:
+    ROUNDS += [("worker",), ("api",), ("meter",), ("nats",), ("api", "worker"), ("meter", "nats"), ("worker", "nats")]
+    ROUNDS *= 7
+LONGER = ACK_WAIT + 2.0
+CLIENTS = 8
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_frozen_processes_lose_nothing_and_count_nothing_twice(tmp_path: Path, dialect: str) -> None:
+    seed = new_seed()
+    random = Random(seed)
+    history = tmp_path / "history.jsonl"
+    with running(dialect, tmp_path / "data") as system, system.up.client() as client:
+        with Load(system.up.url, system.up.key, history, clients=CLIENTS, seed=seed) as load:
+            supervisor = Supervisor(system.up, load)
+            for names in ROUNDS:
+                time.sleep(random.uniform(0.0, 0.5))
+                with supervisor.frozen(*names):
+                    time.sleep(LONGER)
+                supervisor.heal()
+        verdict = check(system.up, client, history)
+    print(f"{dialect}: {verdict}")
+    record(
+        "A pause beyond the ack wait loses nothing and bills nothing twice",
+        "KGENTS_FULL=1 pytest tests/faults/test_freezes.py",
+        f"{dialect}: {sum(map(len, ROUNDS))} processes frozen for {LONGER:g} s each during "
+        f"{verdict.calls.total():,} requests: {len(verdict.violations)} violations; back at 90 % of "
+        f"{supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s",
+        seed,
+    )
+    assert not verdict.violations, verdict
