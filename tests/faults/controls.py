@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
+from kgents.agents.ledger_ops import Admit
 from kgents.bus.streams import USAGE_SUBJECT
 from kgents.errors import Unavailable
 from kgents.meter import storage
 from kgents.meter.model import Event
 from kgents.store import sqlite
+from kgents.usage import repository
 from kgents.workers.relay import Pack, Relay
 
 
@@ -45,7 +48,25 @@ def without_fsync() -> None:
     sqlite._PRAGMAS = tuple(pragma.replace("FULL", "OFF") for pragma in sqlite._PRAGMAS)
 
 
+def without_claims() -> None:
+    """Nobody claims an Idempotency-Key."""
+    Admit._claim_keys = lambda self, connection, items, results: {}  # type: ignore[method-assign]
+
+
+def without_lock() -> None:
+    """A balance is looked at, and not held, before it is drawn from."""
+    sound = repository.balances_of
+
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        return sound(*arguments, **options | {"lock": False})
+
+    repository.balances_of = faulty
+    repository.ensure_balances = lambda connection, keys: None  # this holds the rows, too
+
+
 CONTROLS = {
+    "no claim": without_claims,
+    "no lock": without_lock,
     "no unique key": without_unique_key,
     "no acknowledgement": without_acknowledgement,
     "lazy fsync": without_fsync,

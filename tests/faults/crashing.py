@@ -114,7 +114,8 @@ def _nothing() -> None:
 
 
 if __name__ == "__main__":
-    plant(Path(os.environ["CRASH_POINTS"]))
+    if folder := os.environ.get("CRASH_POINTS"):
+        plant(Path(folder))
     if control := os.environ.get("CONTROL"):
         CONTROLS[control]()
     from kgents.cli.main import main

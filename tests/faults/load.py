@@ -32,7 +32,8 @@ class Cut(Exception):
 class Connection:
     """One HTTP/1.1 connection, opened when it is needed."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, *, patience: float = PATIENCE) -> None:
+        self._patience = patience
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._head = f"Host: {parts.netloc}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
@@ -45,7 +46,7 @@ class Connection:
         if idempotency_key:
             head += f"Idempotency-Key: {idempotency_key}\r\n"
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 return await self._exchange(head.encode() + b"\r\n" + content)
         except (OSError, EOFError, TimeoutError, ValueError) as error:
             self.close()

@@ -29,7 +29,7 @@ class Supervisor:
     def kill(self, *names: str) -> None:
         """SIGKILL the processes; those that are being started again already are dead enough."""
         for name in names:
-            _send(self.up.pid(name), signal.SIGKILL)
+            kill(self.up.pid(name))
 
     @contextmanager
     def frozen(self, *names: str) -> Iterator[None]:
@@ -68,6 +68,11 @@ class Supervisor:
             time.sleep(1.0)
             rates.append(self._load.rate())
         return median(rates)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, also to a process that is dead."""
+    _send(pid, signal.SIGKILL)
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import SystemRandom
 
+import httpx2
+
 from kgents.store.migrate import migrate
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer, serve_postgres
 from tests.support.up import Up
+from tests.support.waiting import wait_until
 
 FULL = bool(os.environ.get("KGENTS_FULL"))
 """Whether the full counts are asked for (`make faults`)."""
@@ -30,12 +37,18 @@ class System:
     """A running kgents, and its PostgreSQL where it has one."""
 
     up: Up
+    environment: dict[str, str] = field(repr=False)
     postgres: PostgresServer | None = None
 
 
 @contextmanager
-def running(dialect: str, data: Path, *, module: str = "kgents.cli.main", **environment: str) -> Iterator[System]:
-    """A kgents on a database of its own. `module` is what Python runs instead of the command."""
+def running(dialect: str, data: Path, *, control: str = "", points: Path | None = None) -> Iterator[System]:
+    """A kgents on a database of its own; with a negative control, and with crash points, where they are given."""
+    environment = {}
+    module = "kgents.cli.main"
+    if control or points:
+        module = "tests.faults.crashing"
+        environment = {"CONTROL": control, "CRASH_POINTS": str(points or "")}
     with ExitStack() as stack:
         server = None
         if dialect == "postgresql":
@@ -43,10 +56,53 @@ def running(dialect: str, data: Path, *, module: str = "kgents.cli.main", **envi
             environment |= server.environment(server.create_database())
         up = Up(data, environment=environment, module=module).start()
         stack.callback(stop, up)
-        yield System(up, server)
+        yield System(up, environment, server)
 
 
 def stop(up: Up) -> None:
     """End it, whatever state it is in."""
     with contextlib.suppress(AssertionError, ProcessLookupError):
         up.stop()
+
+
+@contextmanager
+def another_api(system: System, *, control: str = "") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A second API process of a running kgents: its URL, and the process."""
+    data = system.up.data
+    connections, secrets, nats = (
+        json.loads((data / name).read_text()) for name in ("connections.json", "secrets.json", "nats/endpoint.json")
+    )
+    port = free_port()
+    environment = {
+        "KGENTS_DATABASE_URL": connections["database_url"],
+        "KGENTS_PEPPER": secrets["pepper"],
+        "KGENTS_NATS_URL": f"nats://127.0.0.1:{nats['port']}",
+        "KGENTS_NATS_USER": nats["user"],
+        "KGENTS_NATS_PASSWORD": nats["password"],
+        "KGENTS_METER_URL": connections["meter_url"],
+        "KGENTS_METER_TOKEN": connections["meter_token"],
+        "KGENTS_PORT": str(port),
+        "KGENTS_METRICS_PORT": str(free_port()),
+        "KGENTS_PROCESS_NAME": "api-2",
+        "CONTROL": control,
+        "CRASH_POINTS": "",
+    }
+    module = "tests.faults.crashing" if control else "kgents.cli.main"
+    with (data / "logs" / "api-2.jsonl").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "serve", "api"], env=os.environ | environment, stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _answers(url), seconds=30, what="the second API answers")
+        yield url, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz", trust_env=False).is_success
+    except httpx2.HTTPError:
+        return False

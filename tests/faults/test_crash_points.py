@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 ROUNDS = 50 if FULL else 1
 CLIENTS = 8
-COMMAND = "KGENTS_FULL=1 pytest tests/faults/test_crash_points.py"
+COMMAND = "tests/faults/test_crash_points.py"
 
 
 def crash(dialect: str, folder: Path, names: list[str], seed: int, control: str = "") -> Verdict:
@@ -27,9 +27,10 @@ def crash(dialect: str, folder: Path, names: list[str], seed: int, control: str 
     random.shuffle(names)
     history, points = folder / "history.jsonl", folder / "points"
     points.mkdir()
-    environment = {"CRASH_POINTS": str(points), "CONTROL": control}
-    module = "tests.faults.crashing"
-    with running(dialect, folder / "data", module=module, **environment) as system, system.up.client() as client:
+    with (
+        running(dialect, folder / "data", control=control, points=points) as system,
+        system.up.client() as client,
+    ):
         with Load(system.up.url, system.up.key, history, clients=CLIENTS, seed=seed) as load:
             supervisor = Supervisor(system.up, load)
             for name in names:

@@ -23,9 +23,7 @@ def torture(dialect: str, folder: Path, victims: list[str], seed: int, control: 
     random = Random(seed)
     random.shuffle(victims)
     history = folder / "history.jsonl"
-    module = "tests.faults.crashing" if control else "kgents.cli.main"
-    environment = {"CONTROL": control, "CRASH_POINTS": str(folder)}
-    with running(dialect, folder / "data", module=module, **environment) as system, system.up.client() as client:
+    with running(dialect, folder / "data", control=control) as system, system.up.client() as client:
         with Load(system.up.url, system.up.key, history, clients=CLIENTS, seed=seed) as load:
             supervisor = Supervisor(system.up, load)
             for victim in victims:
@@ -36,7 +34,7 @@ def torture(dialect: str, folder: Path, victims: list[str], seed: int, control: 
     print(f"{dialect}: {verdict}\nusual {supervisor.usual:.0f}/s, healed within {supervisor.slowest:.1f} s")
     record(
         "A crash loses nothing and bills nothing twice" + (f", control: {control}" if control else ""),
-        "KGENTS_FULL=1 pytest tests/faults/test_kills.py",
+        "tests/faults/test_kills.py",
         f"{dialect}: {len(victims)} kill -9 ({victims.count('api')} API, {victims.count('worker')} worker, "
         f"{victims.count('nats')} nats-server) during {verdict.calls.total():,} requests: {len(verdict.violations)} "
         f"violations; back at 90 % of {supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s",

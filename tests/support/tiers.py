@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION = TIERS = (
+UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION, FAULTS = TIERS = (
     "unit",
     "architecture and lint",
     "contract",
@@ -23,6 +23,7 @@ UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION = T
     "integration on PostgreSQL",
     "integration with Redis",
     "isolation of tenants",
+    "faults",
 )
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
 _BY_FOLDER = {
@@ -32,6 +33,7 @@ _BY_FOLDER = {
     "docs": DOCS,
     "integration": SQLITE,
     "isolation": ISOLATION,
+    "faults": FAULTS,
 }
 
 
