@@ -7,7 +7,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from kgents import app
 from kgents.agents.ledger_ops import Admit
+from kgents.bus.server import LocalNats
 from kgents.bus.streams import USAGE_SUBJECT
 from kgents.errors import Unavailable
 from kgents.meter import storage
@@ -64,10 +66,18 @@ def without_lock() -> None:
     repository.ensure_balances = lambda connection, keys: None  # this holds the rows, too
 
 
+def with_lazy_bus() -> None:
+    """nats-server acknowledges what it has not put on the disk, which is its default."""
+    sound = LocalNats._configuration
+    LocalNats._configuration = lambda *given: sound(*given).replace("sync_interval: always", "")  # type: ignore[method-assign]
+    app.verify_durable = lambda url: None
+
+
 CONTROLS = {
+    "lazy bus": with_lazy_bus,
     "no claim": without_claims,
     "no lock": without_lock,
     "no unique key": without_unique_key,
     "no acknowledgement": without_acknowledgement,
-    "lazy fsync": without_fsync,
+    "lazy database": without_fsync,
 }

@@ -42,8 +42,13 @@ class System:
 
 
 @contextmanager
-def running(dialect: str, data: Path, *, control: str = "", points: Path | None = None) -> Iterator[System]:
-    """A kgents on a database of its own; with a negative control, and with crash points, where they are given."""
+def running(
+    dialect: str, data: Path, *, control: str = "", points: Path | None = None, durable: bool = False
+) -> Iterator[System]:
+    """A kgents on a database of its own; with a negative control, and with crash points, where they are given.
+
+    `durable` puts PostgreSQL beside the data, with its own settings for what a power cut leaves.
+    """
     environment = {}
     module = "kgents.cli.main"
     if control or points:
@@ -52,7 +57,9 @@ def running(dialect: str, data: Path, *, control: str = "", points: Path | None 
     with ExitStack() as stack:
         server = None
         if dialect == "postgresql":
-            server = stack.enter_context(serve_postgres(migrate))
+            server = stack.enter_context(
+                serve_postgres(migrate, durable=durable, parent=data.parent if durable else None)
+            )
             environment |= server.environment(server.create_database())
         up = Up(data, environment=environment, module=module).start()
         stack.callback(stop, up)

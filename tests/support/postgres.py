@@ -50,12 +50,14 @@ def find_binaries() -> Path | None:
 
 
 @contextmanager
-def serve_postgres(migrate: Callable[[str], object]) -> Iterator[PostgresServer]:
+def serve_postgres(
+    migrate: Callable[[str], object], *, durable: bool = False, parent: Path | None = None
+) -> Iterator[PostgresServer]:
     """A server for a while; the test is left out where PostgreSQL is not installed."""
     binaries = find_binaries()
     if binaries is None:
         left_out("PostgreSQL 15 or newer is not installed; `apt-get install postgresql` does it")
-    server = PostgresServer(binaries, migrate)
+    server = PostgresServer(binaries, migrate, durable=durable, parent=parent)
     try:
         yield server
     finally:
@@ -67,10 +69,17 @@ class PostgresServer:
 
     Neither is a superuser. `migrate` is called once, with the owner's URL of a template; each database that a test
     asks for is a copy of it. `durable` keeps PostgreSQL's own settings for what a power cut leaves; most tests do
-    without, since it would only cost them time.
+    without, since it would only cost them time. `parent` is where its folder is made.
     """
 
-    def __init__(self, binaries: Path, migrate: Callable[[str], object], *, durable: bool = False) -> None:
+    def __init__(
+        self,
+        binaries: Path,
+        migrate: Callable[[str], object],
+        *,
+        durable: bool = False,
+        parent: Path | None = None,
+    ) -> None:
         self.port = free_port()
         self._binaries = binaries
         self._migrate = migrate
@@ -81,7 +90,7 @@ class PostgresServer:
         self._process: ServerProcess | None = None
         # PostgreSQL refuses to run as root; then it runs as the user that its package made, or as nobody.
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
-        self._folder = Path(tempfile.mkdtemp(prefix="kgents-postgres-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="kgents-postgres-", dir=parent))
         if self._user:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         self._make_cluster()
