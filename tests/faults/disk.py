@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.tools import left_out
@@ -78,6 +79,39 @@ def a_disk() -> Iterator[Disk]:
     finally:
         disk.unmount()
         shutil.rmtree(folder)
+
+
+@contextmanager
+def a_small_disk(size: str) -> Iterator[SmallDisk]:
+    """A disk that is easily full (`size` as mount takes it); the test is left out where none can be mounted."""
+    if os.geteuid() != 0:
+        left_out("a disk of its own needs root")
+    folder = Path(tempfile.mkdtemp(prefix="kgents-disk-"))
+    _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(folder))
+    try:
+        yield SmallDisk(folder)
+    finally:
+        wait_until(lambda: subprocess.run(["umount", folder], check=False).returncode == 0, what="nobody uses the disk")
+        folder.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class SmallDisk:
+    """A mounted disk in memory."""
+
+    path: Path
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Nobody finds room on it for a while."""
+        ballast = self.path / "ballast"
+        try:
+            with ballast.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(65536))
+            yield
+        finally:
+            ballast.unlink()
 
 
 def family(pid: int) -> list[int]:

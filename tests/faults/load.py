@@ -144,8 +144,8 @@ class _Client:
     def _note(self, name: str, sent: float, tries: int, status: int, body: bytes) -> None:
         now = time.monotonic()
         if body.startswith(b"data:"):
-            *_, last, done, _ = body.split(b"\n\n")
-            if done != b"data: [DONE]":
+            *_, last, done = (b"", b"", *body.removesuffix(b"\n\n").split(b"\n\n"))
+            if done != b"data: [DONE]" or b'"usage":{' not in last:  # it ended with an error instead
                 self.load.history.add(Call(name, "unknown", status, sent, now, tries))
                 return
             body = last.removeprefix(b"data: ")
@@ -187,7 +187,9 @@ class Load:
             raise TimeoutError("the clients do not end")
 
     def rate(self, seconds: float = 1.0) -> float:
-        """Good answers a second in the last so many seconds."""
+        """Good answers a second in the last so many seconds. Raises RuntimeError where the clients have died."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the clients have died; the error is above")
         since = time.monotonic() - seconds
         good = self.history.good
         recent = 0

@@ -43,11 +43,11 @@ class System:
 
 @contextmanager
 def running(
-    dialect: str, data: Path, *, control: str = "", points: Path | None = None, durable: bool = False
+    dialect: str, data: Path, *, control: str = "", points: Path | None = None, durable_in: Path | None = None
 ) -> Iterator[System]:
     """A kgents on a database of its own; with a negative control, and with crash points, where they are given.
 
-    `durable` puts PostgreSQL beside the data, with its own settings for what a power cut leaves.
+    `durable_in` is where PostgreSQL's folder is made, with its own settings for what a power cut leaves.
     """
     environment = {}
     module = "kgents.cli.main"
@@ -57,9 +57,7 @@ def running(
     with ExitStack() as stack:
         server = None
         if dialect == "postgresql":
-            server = stack.enter_context(
-                serve_postgres(migrate, durable=durable, parent=data.parent if durable else None)
-            )
+            server = stack.enter_context(serve_postgres(migrate, durable=durable_in is not None, parent=durable_in))
             environment |= server.environment(server.create_database())
         up = Up(data, environment=environment, module=module).start()
         stack.callback(stop, up)

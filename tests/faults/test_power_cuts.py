@@ -28,7 +28,7 @@ def cut_power(dialect: str, folder: Path, cuts: int, control: str = "") -> Verdi
     history = folder / "history.jsonl"
     with (
         a_disk() as disk,
-        running(dialect, disk.path / "data", control=control, durable=True) as system,
+        running(dialect, disk.path / "data", control=control, durable_in=disk.path) as system,
         system.up.client() as client,
     ):
         if system.postgres:

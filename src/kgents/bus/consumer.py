@@ -171,10 +171,14 @@ class Consumer:
 
     async def _create(self) -> None:
         try:
-            await self._jetstream.api(
+            info = await self._jetstream.api(
                 f"CONSUMER.CREATE.{self._stream}.{self._durable}",
                 {"stream_name": self._stream, "config": self._config, "action": ""},
             )
+            # A server whose disk was full, and that was started again, may remember the acknowledgement of a message
+            # and still have it. It would never hand it out, and count it for ever as waiting.
+            if floor := info["ack_floor"]["stream_seq"]:
+                await self._jetstream.api(f"STREAM.PURGE.{self._stream}", {"seq": floor + 1})
         except ApiError as error:
             raise BusUnavailable(f"the NATS server refused the consumer {self._durable} ({error}).") from error
         self._ready = True

@@ -1,0 +1,81 @@
+"""docs/reliability.md, from what the full counts came to: `python -m tests.faults.page`, as `make faults` ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "evidence" / "faults.jsonl"
+PAGE = ROOT / "docs" / "reliability.md"
+
+HEAD = """# Reliability
+
+Written by `make faults`; never edit it by hand. Each line is a promise, what came of trying to break it, and the
+command that tries again: `make faults ARGS=...`, with `KGENTS_SEED=...` before it for the same faults in the same
+order. The processes are real: a `kgents up` with its API, worker, meter and nats-server, on SQLite and on PostgreSQL.
+
+Clients note what they asked and what they were answered; a checker of its own then compares that with the runs, the
+ledger and the meter. A violation is anything acknowledged that is not there, there twice, or with other figures;
+anything refused that was carried out; any answer but the documented ones; and any difference between runs, ledger and
+meter. Controls are the same faults on a kgents that lacks what keeps the promise: there, violations must be found.
+
+Zero failures in N independent trials bound the rate of failures at about 3/N (95 %); requests that share a fault are
+not independent, so both are given.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A defect that these tests found."""
+
+    what: str
+    cause: str
+    again: str
+
+
+BUGS = [
+    Bug(
+        "Two requests with one Idempotency-Key on PostgreSQL could both be carried out.",
+        "The key was looked for before it was claimed; it is now claimed by its unique insert, before anything else.",
+        "pytest tests/contract/api/test_idempotency.py",
+    ),
+    Bug(
+        "Two runs could be under way in one session on PostgreSQL.",
+        "Both transactions saw the session free; the session's row is now held.",
+        "pytest tests/integration/agents",
+    ),
+    Bug(
+        "Two groups of commits on PostgreSQL could wait for each other for a second.",
+        "A group wrote for several operations in one transaction; it is one operation now, its rows in one order.",
+        "pytest tests/integration/store",
+    ),
+    Bug(
+        "After a full disk the health page told of one message for ever that waits on the bus.",
+        "nats-server kept a message whose acknowledgement it had kept, too; consumers now purge what is acknowledged.",
+        "make faults ARGS=tests/faults/test_full_disks.py",
+    ),
+]
+
+
+def write_page() -> None:
+    """Write the page from the latest result of each promise on each system."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for line in RESULTS.read_text().splitlines():
+        result = json.loads(line)
+        # A figure begins with the system that it is of.
+        rows[(result["promise"], result["figure"].partition(":")[0])] = result
+    table = ["| promise | figure | command | seed | commit |", "| --- | --- | --- | --- | --- |"]
+    for (promise, _), result in sorted(rows.items()):
+        command = result["command"].removeprefix("KGENTS_FULL=1 pytest ")
+        cells = (promise, result["figure"], f"`make faults ARGS={command}`", result["seed"], result["commit"][:10])
+        table.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    bugs = ["| bug | cause, and what was done | the test that finds it |", "| --- | --- | --- |"]
+    bugs += [f"| {bug.what} | {bug.cause} | `{bug.again}` |" for bug in BUGS]
+    parts = [HEAD, "## Promises\n", "\n".join(table), "\n## Bugs that these tests found\n", "\n".join(bugs), ""]
+    PAGE.write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    write_page()

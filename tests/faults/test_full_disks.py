@@ -1,0 +1,75 @@
+"""The disk of a store is full for a while: what can't be kept is refused, nothing is lost, all goes on by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import check
+from tests.faults.disk import SmallDisk, a_small_disk
+from tests.faults.load import Load
+from tests.faults.supervisor import Supervisor
+from tests.faults.systems import FULL, System, new_seed, running
+from tests.support.results import record
+
+ROUNDS = 10 if FULL else 1
+FOR = 3.0  # seconds
+WITHIN = 30.0
+CLIENTS = 8
+STORES = ["everything", "bus", pytest.param("meter", marks=pytest.mark.postgres)]
+STORES += [pytest.param("database", marks=pytest.mark.postgres)]
+
+
+@contextmanager
+def on_a_small_disk(store: str, folder: Path, disk: SmallDisk) -> Iterator[System]:
+    """A kgents of which the one store is on the disk, and all the others are not."""
+    data = disk.path / "data"
+    if store == "everything":
+        with running("sqlite", data) as system:
+            yield system
+    elif store == "bus":
+        (folder / "data").mkdir()
+        (folder / "data" / "nats").symlink_to(disk.path, target_is_directory=True)
+        with running("sqlite", folder / "data") as system:
+            yield system
+    elif store == "meter":
+        (folder / "nats").mkdir()
+        data.mkdir()
+        (data / "nats").symlink_to(folder / "nats", target_is_directory=True)
+        with running("postgresql", data) as system:
+            yield system
+    else:
+        with running("postgresql", folder / "data", durable_in=disk.path) as system:
+            yield system
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_full_disk_loses_nothing_and_is_got_over(tmp_path: Path, store: str) -> None:
+    seed = new_seed()
+    history = tmp_path / "history.jsonl"
+    with (
+        a_small_disk("512m") as disk,
+        on_a_small_disk(store, tmp_path, disk) as system,
+        system.up.client() as client,
+    ):
+        with Load(system.up.url, system.up.key, history, clients=CLIENTS, seed=seed) as load:
+            supervisor = Supervisor(system.up, load)
+            for _ in range(ROUNDS):
+                with disk.full():
+                    time.sleep(FOR)
+                supervisor.heal(WITHIN)
+        verdict = check(system.up, client, history)
+    healed = f"back at 90 % of {supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s"
+    print(f"{store}: {verdict}\n{healed}")
+    record(
+        "A full disk loses nothing",
+        "tests/faults/test_full_disks.py",
+        f"{store}: full {ROUNDS} times during {verdict.calls.total():,} requests: "
+        f"{len(verdict.violations)} violations; {healed}",
+        seed,
+    )
+    assert not verdict.violations, verdict
