@@ -24,6 +24,9 @@ from tests.support.waiting import wait_until
 FULL = bool(os.environ.get("KGENTS_FULL"))
 """Whether the full counts are asked for (`make faults`)."""
 
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+"""For processes whose lines are not counted: it would slow them, and who is killed has no time to tell."""
+
 
 def new_seed() -> int:
     """The seed of a test: KGENTS_SEED where it is set, to run a failed one again. It is printed, for that."""
@@ -49,11 +52,11 @@ def running(
 
     `durable_in` is where PostgreSQL's folder is made, with its own settings for what a power cut leaves.
     """
-    environment = {}
+    environment = dict(UNMEASURED)
     module = "kgents.cli.main"
     if control or points:
         module = "tests.faults.crashing"
-        environment = {"CONTROL": control, "CRASH_POINTS": str(points or "")}
+        environment |= {"CONTROL": control, "CRASH_POINTS": str(points or "")}
     with ExitStack() as stack:
         server = None
         if dialect == "postgresql":
@@ -91,6 +94,7 @@ def another_api(system: System, *, control: str = "") -> Iterator[tuple[str, sub
         "KGENTS_PROCESS_NAME": "api-2",
         "CONTROL": control,
         "CRASH_POINTS": "",
+        **UNMEASURED,
     }
     module = "tests.faults.crashing" if control else "kgents.cli.main"
     with (data / "logs" / "api-2.jsonl").open("ab") as log:
