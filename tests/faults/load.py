@@ -23,6 +23,7 @@ PACE = (
     0.04  # seconds from one request of a client to its next: eight clients ask for about half of what a laptop can do
 )
 REFUSALS = (409, 429, 503)  # answers that ask for another try
+OPEN = (b"run-continues", b"run_continues", b"outcome-unknown", b"outcome_unknown")  # 503s that don't refuse
 
 
 class Cut(Exception):
@@ -103,7 +104,7 @@ class _Client:
 
     async def _ask(self, name: str) -> None:
         kind = self.random.random()
-        sent, tries, status = time.monotonic(), 0, 0
+        sent, tries, status, undone = time.monotonic(), 0, 0, False
         retried = kind >= 0.1  # the others never try again: what came of a cut one stays unknown to them
         while True:
             tries += 1
@@ -112,6 +113,7 @@ class _Client:
             except Cut:
                 status = 0
             else:
+                undone = not any(code in body for code in OPEN)
                 if status in (200, 202):
                     self._note(name, sent, tries, status, body)
                     return
@@ -120,7 +122,7 @@ class _Client:
                 break
             await asyncio.sleep(PAUSE)
         # A refusal after a cut try says nothing of what became of that.
-        refused = status and (not retried or tries == 1)
+        refused = status and undone and (not retried or tries == 1)
         self.load.history.add(Call(name, "refused" if refused else "unknown", status, sent, time.monotonic(), tries))
 
     async def _try(self, kind: float, name: str, key: str) -> tuple[int, bytes]:

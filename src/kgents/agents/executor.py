@@ -49,8 +49,8 @@ class Execution:
     stop: Stop | None = None
 
     async def result(self) -> Run:
-        """Wait for the end. Raises Unavailable when the run was handed over to another process, or what the run could
-        not record. The run goes on when the waiter is cancelled.
+        """Wait for the end. Raises Unavailable (`run-continues`) when another process is to go on with the run: it was
+        handed over, taken over, or could not be recorded here. The run goes on when the waiter is cancelled.
         """
         assert self.task is not None
         run: Run = await asyncio.shield(self.task)
@@ -202,9 +202,9 @@ class Executor:
                 publisher = self._publisher(run)
                 return await self._to_the_end(execution, publisher)
         except KgentsError as error:
-            if error.code not in ("run-taken-over", "draining"):
+            if error.code not in ("run-taken-over", "run-continues"):
                 self._stranded[run.run_id] = run
-            raise
+            raise continues(run) from error
         finally:
             self._metrics.run_left()
             self._running.pop(run.run_id, None)
@@ -249,7 +249,7 @@ class Executor:
         run, now = execution.work.run, self._clock.now()
         await self._store.write(Scope.tenant(run.tenant_id), lambda connection: runs.requeue(connection, run, now))
         log.info("run handed over", run_id=run.run_id)
-        raise draining()
+        raise continues(run)
 
     def _ended(self, run: Run, finish: Finish, task: RunTask) -> Run:
         return run._replace(
@@ -277,8 +277,19 @@ class Executor:
 def draining() -> Unavailable:
     """The refusal of a process that is shutting down."""
     return Unavailable(
-        "This process is shutting down, and another one goes on with the work. Try again, or read the run's result "
-        "with GET /v1/runs/{id}.",
+        "This process is shutting down. Try again: another one will answer.",
         code="draining",
         headers={"Retry-After": "1"},
+    )
+
+
+def continues(run: Run) -> Unavailable:
+    """What is told of a run that was admitted and goes on where its caller can't wait for it."""
+    return Unavailable(
+        f"The run {run.run_id} was admitted, but can't be ended by the process that was asked; another one goes on "
+        f"with it. Read its result with GET /v1/runs/{run.run_id}, or try again with the same Idempotency-Key. "
+        "Without that key, another try is another run.",
+        code="run-continues",
+        headers={"Retry-After": "2", "X-Run-Id": run.run_id},
+        run_id=run.run_id,
     )

@@ -48,7 +48,8 @@ async def launch(call: Call, ask: Ask) -> Launched:
     its end (`wait`).
 
     Raises NotFound (agent, session or earlier run), Conflict (the session is busy), QuotaExceeded, RateLimited,
-    Unprocessable (model not configured; Idempotency-Key used for another request), Unavailable.
+    Unprocessable (model not configured; Idempotency-Key used for another request), Unavailable (`run-continues` when
+    the run was admitted, `outcome-unknown` when it may have been).
     """
     services = call.services
     agent_ref, earlier = await _context(call, ask)

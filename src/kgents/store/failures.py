@@ -32,8 +32,24 @@ _POSTGRES_AWAY = ("08", "25006", "28", "3D", "53", "55P03", "57", "58", "XX")
 _POSTGRES_COLLISION = ("40001", "40P01")  # serialization failure, deadlock
 
 
+class Unconfirmed(OSError):
+    """The database went away while it committed: the transaction is there whole or not at all, and nobody knows."""
+
+
 def unavailable(error: BaseException) -> Unavailable:
-    """The one translation of a database failure; the cause stays in the chain, for logs, not in the detail."""
+    """The one translation of a database failure; the cause stays in the chain, for logs, not in the detail.
+
+    Its code is `outcome-unknown` where the work may have been done, and `store-unavailable` where it was not.
+    """
+    if isinstance(error, Unconfirmed):
+        failure = Unavailable(
+            "The database did not say whether it has recorded this. Try again with the same Idempotency-Key, or look "
+            "whether it is there before you send it again; operators: see /health/saas.",
+            code="outcome-unknown",
+            headers={"Retry-After": "2"},
+        )
+        failure.__cause__ = error
+        return failure
     failure = Unavailable(
         "The database does not answer or can't be written to, so nothing was recorded and nothing was charged. "
         "Try again in a few seconds; operators: see /health/saas.",

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from kgents.store.failures import draining, guard
+from kgents.store.failures import Unconfirmed, draining, guard, is_outage
 from kgents.store.groups import MAX_GROUP, Waiting, by_operation, ended_by_outage, halves, is_final, run_group, settle
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
 
@@ -100,7 +100,7 @@ class PostgresStore:
                         continue
                     raise
                 result = await connection.run_sync(fn)
-                await connection.commit()
+                await _commit(connection)
                 return result
 
     async def _lane(self) -> None:
@@ -140,3 +140,13 @@ async def _enter(connection: AsyncConnection, set_scope: sa.TextClause, paramete
     """
     async with asyncio.timeout(ANSWER):
         await connection.execute(set_scope, parameters)
+
+
+async def _commit(connection: AsyncConnection) -> None:
+    """Commit. Raises Unconfirmed when the server went away before it answered, which it may do after it committed."""
+    try:
+        await connection.commit()
+    except Exception as error:
+        if is_outage(error):
+            raise Unconfirmed("no answer to COMMIT") from error
+        raise
