@@ -17,9 +17,10 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
 
 @dataclass
 class Upstream:
-    """The running server. `requests` are the bodies it was sent, `keys` the credentials."""
+    """The running server. `requests` are the bodies it was sent, `keys` the credentials, over `connections` in all."""
 
     url: str
+    connections: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
@@ -32,6 +33,7 @@ async def serve_upstream() -> AsyncIterator[Upstream]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.current_task())
+        upstream.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()

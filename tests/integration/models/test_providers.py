@@ -226,10 +226,12 @@ async def test_leaving_a_stream_early_is_no_failure(registry: ModelRegistry) -> 
             break
 
 
-async def test_a_providers_models_share_one_client(registry: ModelRegistry) -> None:
-    first, second = registry.resolve("local:answer"), registry.resolve("local:tool")
-    assert first is registry.resolve("local:answer")
-    assert first.provider.client._client is second.provider.client._client  # type: ignore[union-attr]
+async def test_a_providers_models_share_its_connections(registry: ModelRegistry, upstream: Upstream) -> None:
+    for model in ("answer", "tool", "answer"):
+        await ask(registry, model)
+    await stream(registry, "answer")
+    await ask(registry, "tool")
+    assert upstream.connections == 1
 
 
 @pytest.mark.parametrize(

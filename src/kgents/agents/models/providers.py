@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import httpx2
 from pydantic_ai.models import Model
@@ -12,10 +13,15 @@ from kgents.config import ProviderSettings
 from kgents.errors import Unprocessable
 
 _MODULES = {
-    "openai": ("pydantic_ai.models.openai", "pydantic_ai.providers.openai"),
+    "openai": ("kgents.agents.models.openai_chat",),
     "anthropic": ("pydantic_ai.models.anthropic", "pydantic_ai.providers.anthropic"),
     "google": ("pydantic_ai.models.google", "pydantic_ai.providers.google"),
 }
+
+_CONNECT_SECONDS = 5.0
+_POOL_SECONDS = 10.0
+_IDLE_SECONDS = 30.0
+_CONNECTIONS = 512
 
 
 def import_kind(kind: str) -> bool:
@@ -28,8 +34,41 @@ def import_kind(kind: str) -> bool:
     return True
 
 
-def build_model(provider: str, settings: ProviderSettings, name: str, client: httpx2.AsyncClient) -> Model[Any]:
-    """The pydantic-ai model `name` of a configured provider, over `client`.
+class Client(Protocol):
+    """What a provider's models share: its connections, which belong to the event loop that first uses them."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def open_client(kind: str, timeout: float) -> Client:
+    """The client of a provider of this kind, whose SDK is installed. `timeout` is how many seconds a provider may stay
+    silent, before and between the parts of an answer.
+
+    A connection that can't be made is tried once more; an answer that fails is the caller's to ask for again, since a
+    retry that nobody sees would double the wait and may double the provider's bill.
+    """
+    if kind == "openai":
+        from kgents.agents.models.chat_client import Session
+
+        return Session(
+            timeout, connect=_CONNECT_SECONDS, pool=_POOL_SECONDS, connections=_CONNECTIONS, idle=_IDLE_SECONDS
+        )
+    limits = httpx2.Limits(
+        max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
+    )
+    return httpx2.AsyncClient(
+        transport=httpx2.AsyncHTTPTransport(retries=1, limits=limits),
+        timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS, pool=_POOL_SECONDS),
+    )
+
+
+def build_model(
+    provider: str, settings: ProviderSettings, name: str, clients: dict[str, Client], timeout: float
+) -> Model[Any]:
+    """The pydantic-ai model `name` of a configured provider, over its client of `clients`, which is opened (see
+    `open_client`) if it is not there yet.
 
     Raises Unprocessable (`model-not-configured`) when the SDK is not installed or there is no API key.
     """
@@ -46,32 +85,21 @@ def build_model(provider: str, settings: ProviderSettings, name: str, client: ht
             f"The provider {provider!r} has no API key. Set KGENTS_PROVIDERS__{provider}__API_KEY and restart.",
             code="model-not-configured",
         )
-    return {"openai": _openai, "anthropic": _anthropic, "google": _google}[settings.kind](name, key, base_url, client)
+    client = clients.get(provider)
+    if client is None:
+        client = clients[provider] = open_client(settings.kind, timeout)
+    build: dict[str, Callable[[str, str, str | None, Any], Model[Any]]] = {
+        "openai": _openai,
+        "anthropic": _anthropic,
+        "google": _google,
+    }
+    return build[settings.kind](name, key, base_url, client)
 
 
-def _openai(name: str, key: str, base_url: str | None, client: httpx2.AsyncClient) -> Model[Any]:
-    from openai import AsyncOpenAI
-    from pydantic_ai.models.openai import OpenAIChatModel
-    from pydantic_ai.profiles.openai import OpenAIModelProfile
-    from pydantic_ai.providers.openai import OpenAIProvider
+def _openai(name: str, key: str, base_url: str | None, session: Any) -> Model[Any]:
+    from kgents.agents.models.openai_chat import build
 
-    # A stream that ends without saying why it ends was cut off on its way.
-    profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    if base_url is not None and httpx2.URL(base_url).host != "api.openai.com":
-        # Servers of open models know the older name of the limit, and would read `<|im_start|>` in a user's text as
-        # their own control token.
-        profile["openai_chat_supports_max_completion_tokens"] = False
-        profile["may_tokenize_special_tokens_in_content"] = True
-    sdk = AsyncOpenAI(
-        api_key=key or "none",
-        base_url=base_url or "https://api.openai.com/v1",
-        organization="",
-        project="",
-        http_client=client,
-        timeout=client.timeout,
-        max_retries=0,
-    )
-    return OpenAIChatModel(name, provider=OpenAIProvider(openai_client=sdk), profile=profile)
+    return build(name, key, base_url, session)
 
 
 def _anthropic(name: str, key: str, base_url: str | None, client: httpx2.AsyncClient) -> Model[Any]:

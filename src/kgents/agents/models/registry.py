@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
@@ -17,7 +16,7 @@ from pydantic_ai.settings import ModelSettings
 
 from kgents.agents.models.echo import MODEL_ID, EchoModel, worst_case
 from kgents.agents.models.failures import translate
-from kgents.agents.models.providers import build_model, import_kind
+from kgents.agents.models.providers import Client, build_model, import_kind
 from kgents.agents.models.tokens import bound_request
 from kgents.config import ProviderSettings, Settings
 from kgents.errors import Unprocessable
@@ -28,10 +27,6 @@ MAX_MODELS = 1000
 MAX_NAME = 200
 DEFAULT_MAX_OUTPUT = 16_384
 
-_CONNECT_SECONDS = 5.0
-_POOL_SECONDS = 10.0
-_LIMITS = httpx2.Limits(max_connections=512, max_keepalive_connections=64, keepalive_expiry=30.0)
-
 
 class ModelRegistry:
     """The models of one process, made when they are first asked for. A provider's models share one HTTP client, which
@@ -41,8 +36,8 @@ class ModelRegistry:
     def __init__(self, settings: Settings, *, timeout: float = 120.0) -> None:
         """`timeout` is how many seconds a provider may stay silent, before and between the parts of an answer."""
         self._providers = dict(settings.providers)
-        self._timeout = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS, pool=_POOL_SECONDS)
-        self._clients: dict[str, httpx2.AsyncClient] = {}
+        self._timeout = timeout
+        self._clients: dict[str, Client] = {}
         self._echo = EchoModel()
         self._models: OrderedDict[str, Model[Any]] = OrderedDict()
 
@@ -57,8 +52,7 @@ class ModelRegistry:
         model = self._models.get(name)
         if model is None:
             provider, settings, model_name = self._configured(name)
-            client = self._client(provider)
-            model = ProviderModel(build_model(provider, settings, model_name, client))
+            model = ProviderModel(build_model(provider, settings, model_name, self._clients, self._timeout))
             self._models[name] = model
             if len(self._models) > MAX_MODELS:
                 self._models.popitem(last=False)
@@ -128,15 +122,6 @@ class ModelRegistry:
             "OpenAI-compatible server, and restart.",
             code="model-not-configured",
         )
-
-    def _client(self, provider: str) -> httpx2.AsyncClient:
-        client = self._clients.get(provider)
-        if client is None:
-            # One more try for a connection that can't be made; an answer that fails is the caller's to ask for again,
-            # since a retry that nobody sees would double the wait and may double the provider's bill.
-            transport = httpx2.AsyncHTTPTransport(retries=1, limits=_LIMITS)
-            client = self._clients[provider] = httpx2.AsyncClient(transport=transport, timeout=self._timeout)
-        return client
 
 
 class ProviderModel(WrapperModel):

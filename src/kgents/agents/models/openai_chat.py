@@ -1,0 +1,36 @@
+"""Models of OpenAI, and of any server that speaks its chat completions (Ollama, vLLM, gateways)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yarl
+from openai.types.chat import ChatCompletion
+from pydantic_ai.models import Model
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.profiles.openai import OpenAIModelProfile
+from pydantic_ai.providers.openai import OpenAIProvider
+
+from kgents.agents.models.chat_client import ChatClient, Session, ValidCompletion
+
+_OPENAI = "https://api.openai.com/v1"
+
+
+class ChatModel(OpenAIChatModel):
+    """pydantic-ai's model, which does not validate again what the client has validated."""
+
+    def _validate_completion(self, response: ChatCompletion) -> Any:
+        return response if isinstance(response, ValidCompletion) else super()._validate_completion(response)
+
+
+def build(name: str, key: str, base_url: str | None, session: Session) -> Model[Any]:
+    """The model `name` of the server at `base_url` (OpenAI's own without one)."""
+    # A stream that ends without saying why it ends was cut off on its way.
+    profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
+    if base_url is not None and yarl.URL(base_url).host != "api.openai.com":
+        # Servers of open models know the older name of the limit, and would read `<|im_start|>` in a user's text as
+        # their own control token.
+        profile["openai_chat_supports_max_completion_tokens"] = False
+        profile["may_tokenize_special_tokens_in_content"] = True
+    client = ChatClient(session, api_key=key or "none", base_url=base_url or _OPENAI)
+    return ChatModel(name, provider=OpenAIProvider(openai_client=client), profile=profile)
