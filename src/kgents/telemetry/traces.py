@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from kgents.ids import random_bytes
 from kgents.telemetry import logs
 
 _PARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
@@ -115,7 +116,7 @@ class _UntracedExchange(Exchange):
         super().__init__()
         parsed = parse(traceparent)
         if parsed is None:
-            random = os.urandom(24).hex()
+            random = random_bytes(24).hex()
             trace_id = random[:32]
             traceparent = f"00-{trace_id}-{random[32:]}-00"
         else:
