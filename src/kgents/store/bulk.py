@@ -38,48 +38,66 @@ class ManyRows:
     def __init__(self, statement: sa.Insert | sa.Update, names: Sequence[str]) -> None:
         self._statement = statement
         self._names = list(names)
-        self._compiled: dict[str, tuple[str, itemgetter[Any] | None]] = {}
+        self._texts: dict[str, tuple[str, itemgetter[Any] | None]] = {}
         self._chunks: dict[int, str] = {}
 
     def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Execute it for each row. Raises what SQLAlchemy raises."""
+        """Execute it for each row, one after the other. Raises what SQLAlchemy raises."""
         if not rows:
             return
         dialect = connection.dialect
-        text, order = self._compiled.get(dialect.name) or self._compile(dialect)
+        if dialect.name == "sqlite":
+            self._in_chunks(dialect, driver_of(connection), rows)
+            return
+        text, order = self._texts.get(dialect.name) or self._compile(dialect)
         if order is not None:
             rows = [order(row) for row in rows]
-        if dialect.name != "sqlite":
-            connection.exec_driver_sql(text, [tuple(row) for row in rows])
-            return
-        driver = driver_of(connection)
-        try:
-            if self._chunks:
-                self._insert(driver, rows)
-            else:
-                driver.executemany(text, rows)
-        except sqlite3.Error as error:
-            raise translated(text, error) from error
+        connection.exec_driver_sql(text, [tuple(row) for row in rows])
 
-    def _insert(self, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def _in_chunks(self, dialect: sa.Dialect, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """A chunk is one step of SQLite: a step gives up the interpreter's lock, which others are waiting for."""
+        chunks = self._chunks or self._compile_chunks(dialect)
         at = 0
-        for size in _CHUNKS:
-            while len(rows) - at >= size:
-                driver.execute(self._chunks[size], tuple(chain.from_iterable(rows[at : at + size])))
-                at += size
+        try:
+            for size in _CHUNKS:
+                while len(rows) - at >= size:
+                    driver.execute(chunks[size], tuple(chain.from_iterable(rows[at : at + size])))
+                    at += size
+        except sqlite3.Error as error:
+            raise translated(chunks[1], error) from error
 
     def _compile(self, dialect: sa.Dialect) -> tuple[str, itemgetter[Any] | None]:
+        text, positions = self._text(dialect)
+        order = None if positions == list(range(len(self._names))) else itemgetter(*positions)
+        self._texts[dialect.name] = text, order
+        return text, order
+
+    def _compile_chunks(self, dialect: sa.Dialect) -> dict[int, str]:
+        """The statement for each number of rows, which it takes as a table of values named v: an INSERT selects from
+        it, an UPDATE joins it.
+        """
+        text, positions = self._text(dialect)
+        pieces = text.split("?")
+        assert len(pieces) == len(positions) + 1
+        columns = [f"v.c{position}" for position in positions]
+        if self._statement.is_insert:
+            head, _, tail = text.partition(" VALUES ")
+            tail = tail.partition(")")[2]
+            # The WHERE keeps SQLite from reading ON CONFLICT as the condition of a join.
+            body = f"{head} SELECT {', '.join(columns)} FROM v WHERE true{tail}"
+        else:
+            joined = "".join(chain.from_iterable(zip(pieces, [*columns, ""], strict=True)))
+            head, _, tail = joined.rpartition(" WHERE ")
+            body = f"{head} FROM v WHERE {tail}"
+        row = f"({', '.join('?' * len(self._names))})"
+        names = ", ".join(f"c{position}" for position in range(len(self._names)))
+        self._chunks = {size: f"WITH v({names}) AS (VALUES {', '.join([row] * size)}) {body}" for size in _CHUNKS}
+        return self._chunks
+
+    def _text(self, dialect: sa.Dialect) -> tuple[str, list[int]]:
         keys = self._names if self._statement.is_insert else None
         compiled = self._statement.compile(dialect=dialect, column_keys=keys)
-        text = str(compiled)
-        positions = [self._names.index(name) for name in compiled.positiontup or ()]
-        order = None if positions == list(range(len(self._names))) else itemgetter(*positions)
-        if dialect.name == "sqlite" and self._statement.is_insert and " ON CONFLICT " not in text:
-            head, _, values = text.rpartition(" VALUES ")
-            self._chunks = {size: f"{head} VALUES {', '.join([values] * size)}" for size in _CHUNKS}
-        self._compiled[dialect.name] = text, order
-        return text, order
+        return str(compiled), [self._names.index(name) for name in compiled.positiontup or ()]
 
 
 def insert_many(table: sa.Table, names: Sequence[str] | None = None) -> ManyRows:
@@ -88,8 +106,8 @@ def insert_many(table: sa.Table, names: Sequence[str] | None = None) -> ManyRows
 
 
 class Lookup:
-    """A SELECT of the rows whose columns are among the values of lists. `lists` names a list for each of them; with
-    `lock` the rows are held to the end of the transaction, which SQLite does anyway.
+    """A SELECT of the rows whose columns (of text and integers) are among the values of lists. `lists` names a list for
+    each of them; with `lock` the rows are held to the end of the transaction, which SQLite does anyway.
     """
 
     def __init__(
@@ -100,20 +118,22 @@ class Lookup:
         order_by: Sequence[sa.ColumnElement[Any]] = (),
         lock: bool = False,
     ) -> None:
+        self._columns = columns
         self._select = sa.select(*columns).order_by(*order_by)
         self._lists = lists
         self._lock = lock
         self._texts: dict[str, str] = {}
 
     def __call__(self, connection: Connection, **values: Sequence[str]) -> Sequence[Row]:
-        """The rows, as the columns stand."""
+        """The rows, as the columns stand, in no order to rely on: `order_by` is that in which they are locked."""
         dialect = connection.dialect
         text = self._texts.get(dialect.name) or self._compile(dialect)
         if dialect.name != "sqlite":
             return connection.exec_driver_sql(text, tuple(list(values[name]) for name in self._lists)).all()
         try:
             lists = [orjson.dumps(values[name]).decode() for name in self._lists]
-            return driver_of(connection).execute(text, lists).fetchall()
+            rows: list[Row] = orjson.loads(driver_of(connection).execute(text, lists).fetchone()[0])
+            return rows
         except sqlite3.Error as error:
             raise translated(text, error) from error
 
@@ -128,5 +148,10 @@ class Lookup:
                 statement = statement.where(column == sa.any_(array))
         if self._lock:
             statement = statement.with_for_update()
-        text = self._texts[dialect.name] = str(statement.compile(dialect=dialect))
+        text = str(statement.compile(dialect=dialect))
+        if dialect.name == "sqlite":
+            # All rows as one, since each row is a step, and a step gives up the interpreter's lock.
+            names = ", ".join(column.name for column in self._columns)
+            text = f"SELECT json_group_array(json_array({names})) FROM ({text})"
+        self._texts[dialect.name] = text
         return text
