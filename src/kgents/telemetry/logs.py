@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
@@ -56,6 +57,7 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._waiting: list[str] = []
 
     def msg(self, line: str) -> None:
         try:
@@ -63,6 +65,16 @@ class _Lines:
             self._stream.flush()
         except (OSError, ValueError):
             return
+
+    def soon(self, line: str) -> None:
+        """Write the line at the event loop's next turn, with the others that wait by then: one system call for all."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._write_waiting)
+        self._waiting.append(line)
+
+    def _write_waiting(self) -> None:
+        lines, self._waiting = self._waiting, []
+        self.msg("".join(lines))
 
     debug = info = warning = error = critical = exception = msg
 
@@ -91,7 +103,7 @@ def request(method: str, route: str, status: int, duration_ms: float) -> None:
         "timestamp": to_rfc3339(_clock.now()),
         "process": _Requests.process,
     }
-    _Requests.lines.msg(orjson.dumps(line).decode() + "\n")
+    _Requests.lines.soon(orjson.dumps(line).decode() + "\n")
 
 
 class _Forward(logging.Handler):

@@ -35,12 +35,14 @@ class Metrics:
         self._durations = self._histogram(
             "http_request_duration_seconds", "Time to the end of the response.", FAST, ("route", "method")
         )
-        self._in_flight = self._gauge("http_requests_in_flight", "HTTP requests being answered.")
+        self._in_flight = 0
+        self._gauge("http_requests_in_flight", "HTTP requests being answered.").set_function(lambda: self._in_flight)
         self._limited = self._counter("rate_limited", "Requests refused by a rate limit.", ("kind",))
         self._quota = self._counter("quota_exceeded", "Runs refused or ended by a quota.", ("meter",))
         self._runs = self._counter("runs", "Runs that ended.", ("mode", "status"))
         self._run_seconds = self._histogram("run_duration_seconds", "Time from start to end of a run.", FAST)
-        self._running = self._gauge("runs_in_flight", "Runs that this process carries out.")
+        self._running = 0
+        self._gauge("runs_in_flight", "Runs that this process carries out.").set_function(lambda: self._running)
         self._restarted = self._counter("runs_restarted", "Runs continued after their process ended.")
         self._tokens = self._counter("tokens", "Tokens used by runs.", ("direction",))
         self._tools = self._counter("tool_calls", "Tool calls carried out.", ("kind",))
@@ -84,11 +86,11 @@ class Metrics:
 
     def request_started(self) -> None:
         """An HTTP request came in."""
-        self._in_flight.inc()
+        self._in_flight += 1
 
     def request_ended(self, route: str, method: str, status: int, seconds: float) -> None:
         """An HTTP request was answered; `route` is the route's template."""
-        self._in_flight.dec()
+        self._in_flight -= 1
         method = method if method in METHODS else "OTHER"
         self._of(self._requests, route, method, str(status)).inc()
         self._of(self._durations, route, method).observe(seconds)
@@ -103,11 +105,11 @@ class Metrics:
 
     def run_started(self) -> None:
         """This process began to carry out a run."""
-        self._running.inc()
+        self._running += 1
 
     def run_left(self) -> None:
         """This process no longer carries out a run, however that came."""
-        self._running.dec()
+        self._running -= 1
 
     def run(self, mode: str, status: str, seconds: float) -> None:
         """A run ended."""
