@@ -84,7 +84,7 @@ class ManyRows:
             head, _, tail = text.partition(" VALUES ")
             tail = tail.partition(")")[2]
             # The WHERE keeps SQLite from reading ON CONFLICT as the condition of a join.
-            body = f"{head} SELECT {', '.join(columns)} FROM v WHERE true{tail}"
+            body = f"{head} SELECT {', '.join(columns)} FROM v WHERE true{tail}"  # noqa: S608 - no values
         else:
             joined = "".join(chain.from_iterable(zip(pieces, [*columns, ""], strict=True)))
             head, _, tail = joined.rpartition(" WHERE ")
@@ -118,7 +118,6 @@ class Lookup:
         order_by: Sequence[sa.ColumnElement[Any]] = (),
         lock: bool = False,
     ) -> None:
-        self._columns = columns
         self._select = sa.select(*columns).order_by(*order_by)
         self._lists = lists
         self._lock = lock
@@ -148,10 +147,8 @@ class Lookup:
                 statement = statement.where(column == sa.any_(array))
         if self._lock:
             statement = statement.with_for_update()
-        text = str(statement.compile(dialect=dialect))
         if dialect.name == "sqlite":
             # All rows as one, since each row is a step, and a step gives up the interpreter's lock.
-            names = ", ".join(column.name for column in self._columns)
-            text = f"SELECT json_group_array(json_array({names})) FROM ({text})"
-        self._texts[dialect.name] = text
+            statement = sa.select(sa.func.json_group_array(sa.func.json_array(*statement.subquery().c)))
+        text = self._texts[dialect.name] = str(statement.compile(dialect=dialect))
         return text
