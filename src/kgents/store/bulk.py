@@ -9,15 +9,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
 from typing import Any, cast
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 
 Row = Sequence[Any]
+_POSTGRESQL: Any = postgresql.dialect  # its constructor has no types
 _CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows in one INSERT of SQLite; few sizes, so that the driver keeps all prepared
 
 
@@ -33,30 +33,33 @@ def translated(text: str, error: sqlite3.Error) -> Exception:
 
 
 class ManyRows:
-    """An INSERT or UPDATE. `names` says which bound parameter each value of a row is."""
+    """An INSERT or UPDATE for many rows. `names` says which bound parameter each value of a row is.
+
+    The rows are a table named v, which an INSERT selects from and an UPDATE joins: on PostgreSQL made of an array for
+    each column, so that a statement has one text for any number of rows; on SQLite of values, in chunks of a few sizes.
+    There a chunk is one step, and a step gives up the interpreter's lock, which others are waiting for.
+    """
 
     def __init__(self, statement: sa.Insert | sa.Update, names: Sequence[str]) -> None:
         self._statement = statement
         self._names = list(names)
-        self._texts: dict[str, tuple[str, itemgetter[Any] | None]] = {}
+        self._arrays = ""
         self._chunks: dict[int, str] = {}
 
     def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Execute it for each row, one after the other. Raises what SQLAlchemy raises."""
+        """Execute it for each row. Rows are inserted in their order; no two may be of one key. Raises what SQLAlchemy
+        raises.
+        """
         if not rows:
             return
-        dialect = connection.dialect
-        if dialect.name == "sqlite":
-            self._in_chunks(dialect, driver_of(connection), rows)
+        if connection.dialect.name == "sqlite":
+            self._in_chunks(driver_of(connection), rows)
             return
-        text, order = self._texts.get(dialect.name) or self._compile(dialect)
-        if order is not None:
-            rows = [order(row) for row in rows]
-        connection.exec_driver_sql(text, [tuple(row) for row in rows])
+        text = self._arrays or self._compile_arrays()
+        connection.exec_driver_sql(text, tuple([list(column) for column in zip(*rows, strict=True)]))
 
-    def _in_chunks(self, dialect: sa.Dialect, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """A chunk is one step of SQLite: a step gives up the interpreter's lock, which others are waiting for."""
-        chunks = self._chunks or self._compile_chunks(dialect)
+    def _in_chunks(self, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        chunks = self._chunks or self._compile_chunks()
         at = 0
         try:
             for size in _CHUNKS:
@@ -66,38 +69,40 @@ class ManyRows:
         except sqlite3.Error as error:
             raise translated(chunks[1], error) from error
 
-    def _compile(self, dialect: sa.Dialect) -> tuple[str, itemgetter[Any] | None]:
-        text, positions = self._text(dialect)
-        order = None if positions == list(range(len(self._names))) else itemgetter(*positions)
-        self._texts[dialect.name] = text, order
-        return text, order
-
-    def _compile_chunks(self, dialect: sa.Dialect) -> dict[int, str]:
-        """The statement for each number of rows, which it takes as a table of values named v: an INSERT selects from
-        it, an UPDATE joins it.
-        """
-        text, positions = self._text(dialect)
-        pieces = text.split("?")
-        assert len(pieces) == len(positions) + 1
-        columns = [f"v.c{position}" for position in positions]
-        if self._statement.is_insert:
-            head, _, tail = text.partition(" VALUES ")
-            tail = tail.partition(")")[2]
-            # The WHERE keeps SQLite from reading ON CONFLICT as the condition of a join.
-            body = f"{head} SELECT {', '.join(columns)} FROM v WHERE true{tail}"  # noqa: S608 - no values
-        else:
-            joined = "".join(chain.from_iterable(zip(pieces, [*columns, ""], strict=True)))
-            head, _, tail = joined.rpartition(" WHERE ")
-            body = f"{head} FROM v WHERE {tail}"
+    def _compile_chunks(self) -> dict[int, str]:
+        body, _ = self._over_v(sqlite.dialect())
         row = f"({', '.join('?' * len(self._names))})"
-        names = ", ".join(f"c{position}" for position in range(len(self._names)))
-        self._chunks = {size: f"WITH v({names}) AS (VALUES {', '.join([row] * size)}) {body}" for size in _CHUNKS}
+        self._chunks = {size: self._with_v(f"VALUES {', '.join([row] * size)}", body) for size in _CHUNKS}
         return self._chunks
 
-    def _text(self, dialect: sa.Dialect) -> tuple[str, list[int]]:
+    def _compile_arrays(self) -> str:
+        body, types = self._over_v(_POSTGRESQL(paramstyle="qmark"))
+        arrays = ", ".join(f"${number}::{types[name]}[]" for number, name in enumerate(self._names, 1))
+        self._arrays = self._with_v(f"SELECT * FROM unnest({arrays})", body)  # noqa: S608 - names of types
+        return self._arrays
+
+    def _with_v(self, v: str, body: str) -> str:
+        return f"WITH v({', '.join(self._columns())}) AS ({v}) {body}"
+
+    def _columns(self) -> list[str]:
+        return [f"c{number}" for number in range(len(self._names))]
+
+    def _over_v(self, dialect: sa.Dialect) -> tuple[str, dict[str, str]]:
+        """The statement with v's columns where its parameters were, and the SQL type of each parameter."""
         keys = self._names if self._statement.is_insert else None
         compiled = self._statement.compile(dialect=dialect, column_keys=keys)
-        return str(compiled), [self._names.index(name) for name in compiled.positiontup or ()]
+        types = {name: bind.type.compile(dialect) for name, bind in compiled.binds.items()}
+        columns = dict(zip(self._names, self._columns(), strict=True))
+        values = [f"v.{columns[name]}" for name in compiled.positiontup or ()]
+        if self._statement.is_insert:
+            head, _, tail = str(compiled).partition(" VALUES ")
+            # The WHERE keeps SQLite from reading ON CONFLICT as the condition of a join.
+            select = f" SELECT {', '.join(values)} FROM v WHERE true"  # noqa: S608 - names of columns
+            return head + select + tail.partition(")")[2], types
+        pieces = str(compiled).split("?")
+        joined = "".join(chain.from_iterable(zip(pieces, [*values, ""], strict=True)))
+        head, _, tail = joined.rpartition(" WHERE ")
+        return f"{head} FROM v WHERE {tail}", types
 
 
 def insert_many(table: sa.Table, names: Sequence[str] | None = None) -> ManyRows:

@@ -86,11 +86,18 @@ def post(connection: Connection, postings: Sequence[Posting], *, source: str) ->
 
 
 def _lock(connection: Connection, postings: Sequence[Posting], limits: dict[str, dict[str, int]]) -> dict[Key, Balance]:
-    """Lock every balance that the group touches, in one order, so that two groups can't wait for each other."""
+    """Lock every balance that the group touches, in one order, so that two groups can't wait for each other.
+
+    A month's first posting finds no row to lock; its rows are then made, and locked with the others. Two groups that
+    find other rows missing may wait for each other there; the database ends one of them, which is tried again.
+    """
     keys = {(posting.tenant_id, month_of(posting.now)) for posting in postings}
     keys |= {(posting.tenant_id, posting.release_period) for posting in postings if any(posting.release)}
-    repository.ensure_balances(connection, keys)
-    return repository.balances_of(connection, keys, limits, lock=True)
+    found = repository.balances_of(connection, keys, limits, lock=True)
+    if len(found) < len(keys):
+        repository.ensure_balances(connection, keys)
+        found = repository.balances_of(connection, keys, limits, lock=True)
+    return found
 
 
 def _add(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -49,17 +49,16 @@ _BALANCES, _LOCKED_BALANCES = _balances(lock=False), _balances(lock=True)
 
 
 def balances_of(
-    connection: Connection, keys: Iterable[Key], limits: dict[str, dict[str, int]], *, lock: bool
+    connection: Connection, keys: Collection[Key], limits: dict[str, dict[str, int]], *, lock: bool
 ) -> dict[Key, Balance]:
-    """The balances of tenants' months; a month without a row is empty. `lock` holds them to the transaction's end."""
-    wanted = sorted(set(keys))
-    found = {key: Balance(key[0], key[1], Amounts(), Amounts(), limits.get(key[0], {})) for key in wanted}
+    """The balances of tenants' months, of those that have one. `lock` holds them to the transaction's end."""
     rows = (_LOCKED_BALANCES if lock else _BALANCES)(
-        connection, tenants=sorted({key[0] for key in wanted}), periods=sorted({key[1] for key in wanted})
+        connection, tenants=sorted({key[0] for key in keys}), periods=sorted({key[1] for key in keys})
     )
+    found: dict[Key, Balance] = {}
     for tenant_id, period, *quantities in rows:
         key = (tenant_id, period)
-        if key in found:
+        if key in keys:
             used, reserved = Amounts(*quantities[: len(METERS)]), Amounts(*quantities[len(METERS) :])
             found[key] = Balance(*key, used, reserved, limits.get(tenant_id, {}))
     return found

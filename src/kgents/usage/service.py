@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from kgents.clock import SECOND, from_datetime, month_bounds, month_of
 from kgents.errors import Unprocessable
 from kgents.usage import repository
-from kgents.usage.model import METERS, Balance, UsageEvent
+from kgents.usage.model import METERS, NOTHING, Balance, UsageEvent
 
 Window = Literal["hour", "day", "month"]
 Group = Literal["agent", "model"]
@@ -100,7 +100,8 @@ def balance(connection: Connection, tenant_id: str, now: int) -> Balance:
     """The tenant's current month."""
     key = (tenant_id, month_of(now))
     limits = repository.limits_of(connection, [tenant_id])
-    return repository.balances_of(connection, [key], limits, lock=False)[key]
+    found = repository.balances_of(connection, [key], limits, lock=False)
+    return found.get(key) or Balance(*key, NOTHING, NOTHING, limits.get(tenant_id, {}))
 
 
 def parse_moment(value: str) -> int:
