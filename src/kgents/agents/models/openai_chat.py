@@ -10,6 +10,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.usage import RequestUsage
 
 from kgents.agents.models.chat_client import ChatClient, Session, ValidCompletion
 
@@ -17,10 +18,18 @@ _OPENAI = "https://api.openai.com/v1"
 
 
 class ChatModel(OpenAIChatModel):
-    """pydantic-ai's model, which does not validate again what the client has validated."""
+    """pydantic-ai's model, which does not validate again what the client has validated, and takes the two counts that
+    are metered as they are: pydantic-ai looks for them by a table of prices.
+    """
 
     def _validate_completion(self, response: ChatCompletion) -> Any:
         return response if isinstance(response, ValidCompletion) else super()._validate_completion(response)
+
+    def _map_usage(self, response: ChatCompletion) -> RequestUsage:
+        usage = response.usage
+        if not isinstance(response, ValidCompletion) or usage is None:
+            return super()._map_usage(response)
+        return RequestUsage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
 
 
 def build(name: str, key: str, base_url: str | None, session: Session) -> Model[Any]:
