@@ -15,7 +15,7 @@ import time
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _RANDOM = 10  # bytes of an id
-_FORM = re.compile(r"^[a-z]{2,8}_[0-9A-HJKMNP-TV-Z]{26}$")
+_FORM = re.compile(r"[a-z]{2,8}_[0-9A-HJKMNP-TV-Z]{26}")
 
 
 class _Pool:
@@ -57,4 +57,4 @@ def new_id(prefix: str) -> str:
 
 def is_id(value: str, prefix: str) -> bool:
     """Whether `value` has the form of an identifier of this kind."""
-    return value.startswith(prefix + "_") and _FORM.match(value) is not None
+    return value.startswith(prefix + "_") and _FORM.fullmatch(value) is not None

@@ -28,7 +28,7 @@ log = structlog.get_logger("kgents.api")
 
 REQUEST_ID = "kgents.request_id"
 BODY_TIMEOUT = 30.0  # seconds for a client to send its body
-_REQUEST_ID = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -286,7 +286,7 @@ class _Timer:
 def _usable(given: bytes) -> str | None:
     """The client's request id, if it is a plain one that does not look like a secret, since it is logged."""
     text = given.decode("latin-1")
-    return text if _REQUEST_ID.match(given) and logs.redact(text) == text else None
+    return text if _REQUEST_ID.fullmatch(given) and logs.redact(text) == text else None
 
 
 def too_large(limit: int) -> TooLarge:

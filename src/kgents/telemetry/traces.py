@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from kgents.ids import random_bytes
 from kgents.telemetry import logs
 
-_PARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _current: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
@@ -80,7 +80,7 @@ def shutdown() -> None:
 
 def parse(traceparent: str | None) -> tuple[str, str] | None:
     """Trace id and span id of a W3C `traceparent`, or None for one that is not valid."""
-    match = _PARENT.match(traceparent or "")
+    match = _PARENT.fullmatch(traceparent or "")
     if match is None or match[1] == "0" * 32 or match[2] == "0" * 16:
         return None
     return match[1], match[2]

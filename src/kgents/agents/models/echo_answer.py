@@ -30,7 +30,7 @@ MAX_SLEEP = 30.0
 MAX_WORDS = 100_000
 
 _CALL = re.compile(r"/call[ \t]+([\w.-]+)[ \t]*(.*)")
-_SLEEP = re.compile(r"/sleep[ \t]+(\d+(?:\.\d+)?|\.\d+)\s*(.*)", re.DOTALL)
+_SLEEP = re.compile(r"(?:/sleep[ \t]+(\d+(?:\.\d+)?|\.\d+)\s*)++(.*)", re.DOTALL)  # of several, the last counts
 _FAIL = re.compile(r"/fail(?:[ \t]+([45]\d\d))?\s*")
 _WORDS = re.compile(r"/words[ \t]+(\d{1,9})\s*")
 _PIECE = re.compile(r"\w{1,4}|[^\w\s]|\s{2,16}")
@@ -68,7 +68,7 @@ def answer_to(
     stops = settings.get("stop_sequences") if settings else None
     pause, status = 0.0, 0
     if not results and text.startswith("/"):
-        while found := _SLEEP.fullmatch(text):
+        if found := _SLEEP.fullmatch(text):
             pause, text = min(float(found[1]), MAX_SLEEP), found[2] or "slept"
         if failed := _FAIL.fullmatch(text):
             status = int(failed[1] or 500)

@@ -82,6 +82,8 @@ def _literal(text: str) -> Number:
 def _sized(value: Number) -> Number:
     if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
         raise ToolError("The result is too large.")
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise ToolError("The result is not a number, or too large.")
     return value
 
 
@@ -185,8 +187,6 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
 
 def _shown(value: Number) -> str:
     if isinstance(value, Decimal):
-        if not value.is_finite():
-            raise ToolError("The result is not a number, or too large.")
         return _digits(value, 15)
     if value.denominator == 1:
         return str(value.numerator)

@@ -306,6 +306,19 @@ async def test_sleep_waits_between_the_words(monkeypatch: pytest.MonkeyPatch) ->
     assert (pieces, waits) == (["one ", "two ", "three"], [0.25, 0.25])
 
 
+async def test_of_many_sleeps_the_last_counts_and_they_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("kgents.agents.models.echo.sleep", note)
+    started = timeit.default_timer()
+    response = await ask("/sleep 9 " * 100_000 + "/sleep 0.25 one")
+    assert timeit.default_timer() - started < 1
+    assert (text_of(response), pauses) == ("one", [0.25])
+
+
 async def test_sleep_takes_a_command_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 

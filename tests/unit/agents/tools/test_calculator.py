@@ -99,6 +99,8 @@ def test_works_out(expression: str, value: str) -> None:
         "1; 2",
         "1\n2",
         "\0",
+        "0 ** -0.5 // 2",
+        "0 ** -0.5 % 2",
     ],
 )
 def test_refuses_what_is_no_arithmetic(expression: str) -> None:
