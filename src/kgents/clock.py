@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
 SECOND = 1_000_000  # in microseconds, the unit in which kgents keeps time
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 class Clock(Protocol):
@@ -60,6 +64,13 @@ def from_datetime(value: datetime) -> int:
         raise ValueError("a time needs an offset, such as 2026-01-31T00:00:00Z")
     delta = value - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
+
+
+def from_rfc3339(value: str) -> int:
+    """Microseconds since the epoch of an RFC 3339 time; digits beyond microseconds are dropped. Raises ValueError."""
+    if not _RFC3339.fullmatch(value):
+        raise ValueError("a time must be written as 2026-01-31T00:00:00Z or 2026-01-31T01:00:00+01:00")
+    return from_datetime(datetime.fromisoformat(value.upper()))
 
 
 def to_rfc3339(micros: int) -> str:

@@ -17,6 +17,7 @@ from kgents import __version__
 from kgents.api import problems
 from kgents.api.direct import DirectRoute
 from kgents.api.edge import REQUEST_ID, Edge, internal
+from kgents.api.links import add_links
 from kgents.api.routes import agents, api_keys, audit, chat, health, models, responses, runs, sessions, tenants, usage
 from kgents.api.services import Services
 from kgents.errors import KgentsError
@@ -93,7 +94,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document, with what FastAPI can't know: the key, the media type of problems, common headers."""
+    """The OpenAPI 3.1 document, with what FastAPI can't know: the key, problems' media type, common headers, links."""
     if app.openapi_schema:
         return app.openapi_schema
     app.openapi_schema = None
@@ -112,6 +113,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             if method == "post":
                 operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
             _describe_problems(path, operation["responses"])
+            _describe_streams(operation["responses"])
+    add_links(document)
     return document
 
 
@@ -133,3 +136,11 @@ def _describe_problems(path: str, responses: dict[str, Any]) -> None:
         for media_type in ("application/json", "text/event-stream"):
             if media_type in content:
                 content["application/problem+json"] = content.pop(media_type)
+
+
+def _describe_streams(responses: dict[str, Any]) -> None:
+    """Leave open what an event is: FastAPI writes that a stream is a string, which readers take for each event of it,
+    and OpenAPI before 3.2 has no word for events.
+    """
+    for response in responses.values():
+        response.get("content", {}).get("text/event-stream", {}).pop("schema", None)

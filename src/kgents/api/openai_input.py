@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kgents.agents.models.json_schema import check_schema
+from kgents.api.body import Body
 from kgents.errors import InvalidRequest, Unprocessable
-
-_FORBID = ConfigDict(extra="forbid", populate_by_name=True)
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -25,56 +24,44 @@ def _schema(value: dict[str, Any]) -> dict[str, Any]:
 Schema = Annotated[dict[str, Any], AfterValidator(_schema)]
 
 
-class TextPart(BaseModel):
+class TextPart(Body):
     """Text."""
-
-    model_config = _FORBID
 
     type: Literal["text"]
     text: str
 
 
-class ImageSource(BaseModel):
+class ImageSource(Body):
     """An image by https or data URL."""
-
-    model_config = _FORBID
 
     url: Annotated[str, Field(pattern=r"^(https://|data:image/)", max_length=20_000_000)]
     detail: str | None = None
 
 
-class ImagePart(BaseModel):
+class ImagePart(Body):
     """An image."""
-
-    model_config = _FORBID
 
     type: Literal["image_url"]
     image_url: ImageSource
 
 
-class CalledFunction(BaseModel):
+class CalledFunction(Body):
     """A function that the model called, with its arguments as JSON text."""
-
-    model_config = _FORBID
 
     name: Name
     arguments: str
 
 
-class AssistantToolCall(BaseModel):
+class AssistantToolCall(Body):
     """A call in an assistant message."""
-
-    model_config = _FORBID
 
     id: Annotated[str, Field(min_length=1, max_length=128)]
     type: Literal["function"] = "function"
     function: CalledFunction
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Body):
     """A message of the conversation. Which fields it needs depends on its role."""
-
-    model_config = _FORBID
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart | ImagePart], Field(max_length=256)] | None = None
@@ -115,10 +102,8 @@ def refuse_unsupported(messages: list[ChatMessage]) -> None:
         raise InvalidRequest("The last message is the assistant's; send a user or tool message last.", param="messages")
 
 
-class ToolFunction(BaseModel):
+class ToolFunction(Body):
     """A function that the caller can carry out."""
-
-    model_config = _FORBID
 
     name: Name
     description: Annotated[str, Field(max_length=4096)] | None = None
@@ -126,27 +111,21 @@ class ToolFunction(BaseModel):
     strict: bool | None = None
 
 
-class ChatTool(BaseModel):
+class ChatTool(Body):
     """A tool of the caller's. Its calls are passed through, never carried out here."""
-
-    model_config = _FORBID
 
     type: Literal["function"]
     function: ToolFunction
 
 
-class NamedFunction(BaseModel):
+class NamedFunction(Body):
     """The name of a function."""
-
-    model_config = _FORBID
 
     name: Name
 
 
-class NamedToolChoice(BaseModel):
+class NamedToolChoice(Body):
     """The one tool that must be called."""
-
-    model_config = _FORBID
 
     type: Literal["function"]
     function: NamedFunction
@@ -160,10 +139,8 @@ def choice_name(choice: ToolChoice | None) -> str | None:
     return choice.function.name if isinstance(choice, NamedToolChoice) else choice
 
 
-class JsonSchemaFormat(BaseModel):
+class JsonSchemaFormat(Body):
     """A JSON schema that the answer must match."""
-
-    model_config = _FORBID
 
     name: Name
     schema_: Annotated[Schema | None, Field(alias="schema")] = None
@@ -171,10 +148,8 @@ class JsonSchemaFormat(BaseModel):
     strict: bool | None = None
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Body):
     """The form of the answer."""
-
-    model_config = _FORBID
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None

@@ -11,11 +11,10 @@ from kgents.agents.events import RunEvent
 from kgents.agents.model import Overrides, Run
 from kgents.agents.runner import output_document
 from kgents.api import sse
+from kgents.api.body import Body
 from kgents.api.openai_input import Name, Schema
 from kgents.clock import SECOND
 from kgents.errors import InvalidRequest
-
-_FORBID = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 def response_id(run_id: str) -> str:
@@ -28,7 +27,7 @@ def run_id_of(response: str) -> str:
     return "run_" + response.removeprefix("resp_")
 
 
-class InputText(BaseModel):
+class InputText(Body):
     """Text."""
 
     model_config = ConfigDict(extra="ignore")
@@ -37,17 +36,15 @@ class InputText(BaseModel):
     text: str
 
 
-class InputImage(BaseModel):
+class InputImage(Body):
     """An image by https or data URL."""
-
-    model_config = _FORBID
 
     type: Literal["input_image"]
     image_url: Annotated[str, Field(pattern=r"^(https://|data:image/)", max_length=20_000_000)]
     detail: str | None = None
 
 
-class InputMessage(BaseModel):
+class InputMessage(Body):
     """A message."""
 
     model_config = ConfigDict(extra="ignore")
@@ -57,7 +54,7 @@ class InputMessage(BaseModel):
     content: str | Annotated[list[InputText | InputImage], Field(max_length=256)]
 
 
-class InputFunctionCall(BaseModel):
+class InputFunctionCall(Body):
     """A call that an earlier response made."""
 
     model_config = ConfigDict(extra="ignore")
@@ -68,7 +65,7 @@ class InputFunctionCall(BaseModel):
     arguments: str
 
 
-class InputFunctionOutput(BaseModel):
+class InputFunctionOutput(Body):
     """What a call of the caller's function gave."""
 
     model_config = ConfigDict(extra="ignore")
@@ -81,10 +78,8 @@ class InputFunctionOutput(BaseModel):
 InputItem = InputMessage | InputFunctionCall | InputFunctionOutput
 
 
-class FunctionTool(BaseModel):
+class FunctionTool(Body):
     """A function that the caller can carry out."""
-
-    model_config = _FORBID
 
     type: Literal["function"]
     name: Name
@@ -93,19 +88,15 @@ class FunctionTool(BaseModel):
     strict: bool | None = None
 
 
-class NamedTool(BaseModel):
+class NamedTool(Body):
     """The one tool that must be called."""
-
-    model_config = _FORBID
 
     type: Literal["function"]
     name: Name
 
 
-class TextFormat(BaseModel):
+class TextFormat(Body):
     """The form of the answer."""
-
-    model_config = _FORBID
 
     type: Literal["text", "json_object", "json_schema"]
     name: Name | None = None
@@ -114,22 +105,24 @@ class TextFormat(BaseModel):
     strict: bool | None = None
 
 
-class TextConfig(BaseModel):
+class TextConfig(Body):
     """How the answer's text is to be."""
-
-    model_config = _FORBID
 
     format: TextFormat | None = None
     verbosity: str | None = None
 
 
-class ResponsesRequest(BaseModel):
+class ResponsesRequest(Body):
     """A request for a response. Fields that OpenAI documents and that change nothing here are accepted."""
 
-    model_config = _FORBID
-
-    model: Annotated[str, Field(min_length=1, max_length=128, description="The agent's name or id.")] | None = None
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1, max_length=2048)]
+    model: (
+        Annotated[str, Field(min_length=1, max_length=128, description="The agent's name or id.", examples=["echo"])]
+        | None
+    ) = None
+    input: Annotated[
+        Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1, max_length=2048)],
+        Field(examples=["Hello"]),
+    ]
     instructions: Annotated[str, Field(max_length=100_000)] | None = None
     previous_response_id: Annotated[str, Field(max_length=64)] | None = None
     stream: bool | None = False

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx2
 
-from kgents.clock import to_rfc3339
+from kgents.clock import from_rfc3339, to_rfc3339
 from kgents.errors import KgentsError, Unavailable, Unprocessable
-from kgents.meter.model import WindowSize, parse_time
+from kgents.meter.model import WindowSize
 
 BATCH = "application/cloudevents-batch+json"
 QUERY_TIMEOUT = 60.0  # seconds: adding up a month takes longer than taking in a batch
@@ -141,4 +141,4 @@ def _row(row: dict[str, Any]) -> Row:
         raise ValueError("a value is not a whole number")
     groups = {name: value or "" for name, value in (row.get("groupBy") or {}).items() if name != "subject"}
     subject = row.get("subject") or (row.get("groupBy") or {}).get("subject")
-    return Row(int(value), parse_time(row["windowStart"]), parse_time(row["windowEnd"]), subject, groups)
+    return Row(int(value), from_rfc3339(row["windowStart"]), from_rfc3339(row["windowEnd"]), subject, groups)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from kgents.clock import from_rfc3339
 from kgents.meter.answer import rfc3339
-from kgents.meter.model import MAX_TIME, Invalid, parse_time
+from kgents.meter.model import MAX_TIME, Invalid
 from kgents.meter.windows import DAY, SECOND
 
 MAX_LISTED = 100
@@ -42,7 +43,7 @@ def from_params(params: Iterable[tuple[str, str]], now: int) -> Wanted:
         if name in _TIMES:
             condition, further = _TIMES[name]
             try:
-                found[condition] = (min(parse_time(value), MAX_TIME) // SECOND + further) * SECOND
+                found[condition] = (min(from_rfc3339(value), MAX_TIME) // SECOND + further) * SECOND
             except ValueError as error:
                 raise Invalid(f"{name} can't be read: {error}") from None
         elif name in _PARTS:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from kgents.clock import from_datetime
+from kgents.clock import from_datetime, from_rfc3339
 
 WindowSize = Literal["MINUTE", "HOUR", "DAY", "MONTH"]
 WINDOW_SIZES: tuple[WindowSize, ...] = ("MINUTE", "HOUR", "DAY", "MONTH")
@@ -20,9 +19,6 @@ _MAX_EXACT_FLOAT = 2**53
 # Every zone is whole quarters of an hour from UTC since 1980 (windows.py counts on it); OpenMeter ends in 2106.
 MIN_TIME = from_datetime(datetime(1990, 1, 1, tzinfo=UTC))
 MAX_TIME = from_datetime(datetime(2106, 1, 1, tzinfo=UTC))
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
 
 
 class Invalid(ValueError):
@@ -102,13 +98,6 @@ def read(meter: Meter, data: dict[str, Any] | None) -> Reading:
     return Reading(meter, tuple([_group(data, name) for name in meter.group_by]), value)
 
 
-def parse_time(value: str) -> int:
-    """Microseconds since the epoch of an RFC 3339 time; digits beyond microseconds are dropped. Raises ValueError."""
-    if not _RFC3339.fullmatch(value):
-        raise ValueError("a time must be written as 2026-01-31T00:00:00Z or 2026-01-31T01:00:00+01:00")
-    return from_datetime(datetime.fromisoformat(value.upper()))
-
-
 def _text(value: dict[str, Any], name: str) -> str:
     found = value.get(name)
     if not isinstance(found, str) or not found or len(found) > MAX_TEXT or "\0" in found:
@@ -142,7 +131,7 @@ def _time(value: Any, now: int) -> int:
     if value is None:
         return now
     try:
-        moment = parse_time(value)
+        moment = from_rfc3339(value)
     except (TypeError, ValueError) as error:
         raise Invalid("time must be an RFC 3339 time with an offset, such as 2026-01-31T00:00:00Z") from error
     if not MIN_TIME <= moment < MAX_TIME:

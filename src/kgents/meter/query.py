@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from kgents.meter.model import MAX_TIME, MIN_TIME, WINDOW_SIZES, Invalid, Meter, WindowSize, parse_time
+from kgents.clock import from_rfc3339
+from kgents.meter.model import MAX_TIME, MIN_TIME, WINDOW_SIZES, Invalid, Meter, WindowSize
 from kgents.meter.windows import SECOND, Windows, parse_zone
 
 _FILTER = "filterGroupBy["
@@ -116,7 +117,7 @@ def _moment(body: dict[str, Any], name: str) -> int | None:
     if value is None:
         return None
     try:
-        moment = parse_time(value)
+        moment = from_rfc3339(value)
     except (TypeError, ValueError) as error:
         raise Invalid(f"{name} must be an RFC 3339 time with an offset, such as 2026-01-31T00:00:00Z") from error
     return min(max(moment, 0), MAX_TIME)

@@ -9,11 +9,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kgents.clock import Clock
+from kgents.clock import Clock, from_rfc3339
 from kgents.errors import InvalidRequest, NotFound, TooLarge
 from kgents.meter import answer, events, query
 from kgents.meter.answer import rfc3339
-from kgents.meter.model import MAX_TIME, MIN_TIME, Invalid, Meter, parse_event, parse_time
+from kgents.meter.model import MAX_TIME, MIN_TIME, Invalid, Meter, parse_event
 from kgents.meter.storage import Storage
 
 MAX_BODY = 8 * 1024 * 1024  # bytes; what one message on the bus may hold
@@ -113,7 +113,7 @@ class Api:
         for place, name in enumerate(("from", "to")):
             if name in request.query_params:
                 try:
-                    bounds[place] = min(max(parse_time(request.query_params[name]), MIN_TIME), MAX_TIME)
+                    bounds[place] = min(max(from_rfc3339(request.query_params[name]), MIN_TIME), MAX_TIME)
                 except ValueError as error:
                     raise Invalid(f"{name} can't be read: {error}") from None
         found = await self._storage.read(lambda connection: answer.subjects(connection, meter, *bounds))

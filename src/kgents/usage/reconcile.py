@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import orjson
 from sqlalchemy import Connection
 
-from kgents.clock import month_bounds, month_of
+from kgents.clock import from_rfc3339, month_bounds, month_of
 from kgents.meter.client import MeterClient
-from kgents.meter.model import WindowSize, parse_time
+from kgents.meter.model import WindowSize
 from kgents.store import outbox
 from kgents.store.engine import Scope, Store
 from kgents.usage import service
@@ -135,7 +135,7 @@ def _in_flight(connection: Connection, window: Window) -> tuple[dict[Key, int], 
     for payload in outbox.waiting(connection, "usage"):
         messages += 1
         for event in orjson.loads(payload):
-            moment = service.window_of(parse_time(event["time"]), window)
+            moment = service.window_of(from_rfc3339(event["time"]), window)
             key = (event["subject"], event["type"].removeprefix("kgents."), moment)
             found[key] = found.get(key, 0) + event["data"]["quantity"]
     return found, messages

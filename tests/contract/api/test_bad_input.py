@@ -343,6 +343,29 @@ def test_a_client_that_goes_away_in_the_middle_of_its_body_leaves_nothing(tenant
     tenant.check_nothing_is_left_over()
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        (CHAT, "temperature", False),
+        (CHAT, "max_tokens", "5"),
+        (CHAT, "stream", 1),
+        (CHAT, "stream", "true"),
+        ("/v1/responses", "store", 0),
+        ("/v1/agents", "temperature", "1"),
+        ("/v1/agents", "limits", {"max_steps": True}),
+        ("/v1/api-keys", "expires_at", 4_102_444_800),
+        ("/v1/api-keys", "expires_at", "4102444800"),
+        ("/v1/api-keys", "expires_at", "2100-01-01T00:00:00"),
+    ],
+)
+def test_a_value_of_another_type_than_documented_is_refused(tenant, path, field, value):
+    refused(tenant.http.post(path, json={**BODIES[path], field: value}), 422)
+
+
+def test_a_whole_number_will_do_where_a_fraction_may_stand(tenant):
+    assert tenant.http.post(CHAT, json={**HELLO, "temperature": 1}).status_code == 200
+
+
 def test_a_refusal_echoes_the_request_id(tenant):
     answer = tenant.http.get("/v1/agents/nobody", headers={"X-Request-Id": "mine-1"})
 

@@ -15,16 +15,15 @@ import pytest
 from openmeter import Client
 from openmeter.models import Event
 
-from kgents.clock import SECOND
+from kgents.clock import SECOND, from_rfc3339
 from kgents.errors import Unprocessable
 from kgents.meter.client import MeterClient, MeterRefused, MeterUnavailable, Row
-from kgents.meter.model import parse_time
 from kgents.usage.ledger import cloud_event
 from kgents.usage.model import METERS, UsageEvent
 from tests.contract.meter.process import MeterProcess, event
 from tests.support.ports import free_port
 
-NOON = parse_time("2026-03-10T12:00:00Z")
+NOON = from_rfc3339("2026-03-10T12:00:00Z")
 
 
 class Request(NamedTuple):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kgents.clock import from_rfc3339
 from kgents.errors import Unavailable
-from kgents.meter.model import METERS, Event, Reading, parse_time
+from kgents.meter.model import METERS, Event, Reading
 from kgents.meter.storage import Storage
 
-NOON = parse_time("2026-03-10T12:00:00Z")
+NOON = from_rfc3339("2026-03-10T12:00:00Z")
 
 
 @pytest.fixture

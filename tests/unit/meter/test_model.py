@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from kgents.clock import to_rfc3339
-from kgents.meter.model import MAX_QUANTITY, Event, Invalid, Meter, Reading, parse_event, parse_time
+from kgents.clock import from_rfc3339, to_rfc3339
+from kgents.meter.model import MAX_QUANTITY, Event, Invalid, Meter, Reading, parse_event
 
 TOKENS = Meter("tokens", "t.tokens")
 CALLS = Meter("calls", "t.tokens", aggregation="COUNT", group_by=("model",))
-NOW = parse_time("2026-11-23T10:00:00Z")
+NOW = from_rfc3339("2026-11-23T10:00:00Z")
 
 
 def valid(**changes: Any) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_only_an_object_is_an_event(value: Any) -> None:
     ],
 )
 def test_times_are_rfc_3339(text: str, same: str) -> None:
-    assert to_rfc3339(parse_time(text)) == same
+    assert to_rfc3339(from_rfc3339(text)) == same
 
 
 @pytest.mark.parametrize(
@@ -155,4 +155,4 @@ def test_times_are_rfc_3339(text: str, same: str) -> None:
 )
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        parse_time(text)
+        from_rfc3339(text)

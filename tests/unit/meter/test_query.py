@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from kgents.meter.model import MAX_TIME, METERS, MIN_TIME, Invalid, parse_time
+from kgents.clock import from_rfc3339
+from kgents.meter.model import MAX_TIME, METERS, MIN_TIME, Invalid
 from kgents.meter.query import Query, from_body, from_params
 
 METER = METERS[0]
-NOON = parse_time("2026-03-10T12:00:00Z")
+NOON = from_rfc3339("2026-03-10T12:00:00Z")
 
 
 def of(*params: tuple[str, str]) -> Query:

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kgents.clock import from_rfc3339
 from kgents.meter.answer import rfc3339
-from kgents.meter.model import MIN_TIME, WINDOW_SIZES, Invalid, WindowSize, parse_time
+from kgents.meter.model import MIN_TIME, WINDOW_SIZES, Invalid, WindowSize
 from kgents.meter.windows import Windows, parse_zone
 
 ZONES = sorted(available_timezones())
 
 
 def window(size: WindowSize, zone: str, moment: str) -> tuple[str, str]:
-    start, end = Windows(size, parse_zone(zone)).of(parse_time(moment))
+    start, end = Windows(size, parse_zone(zone)).of(from_rfc3339(moment))
     return rfc3339(start), rfc3339(end)
 
 
@@ -98,7 +99,7 @@ def test_a_date_that_was_skipped_has_no_window() -> None:
 @given(
     zone=st.sampled_from(ZONES),
     size=st.sampled_from(WINDOW_SIZES),
-    moment=st.integers(MIN_TIME, parse_time("2050-01-01T00:00:00Z")),
+    moment=st.integers(MIN_TIME, from_rfc3339("2050-01-01T00:00:00Z")),
 )
 def test_windows_cover_time_without_gaps_or_overlaps(zone: str, size: WindowSize, moment: int) -> None:
     windows = Windows(size, parse_zone(zone))

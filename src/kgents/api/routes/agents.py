@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from kgents.agents import service
 from kgents.agents.model import Agent, AgentDefinition, Limits
 from kgents.agents.tools.toolbox import check_tools
+from kgents.api.body import Body
 from kgents.api.call import AgentsRead, AgentsWrite, Call
 from kgents.api.json_route import JsonRoute
 from kgents.api.openai_input import Schema
@@ -28,19 +29,15 @@ AgentName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z
 HIDDEN = "***"
 
 
-class BuiltinTool(BaseModel):
+class BuiltinTool(Body):
     """A tool that kgents brings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["builtin"]
     name: Literal["calculator", "clock", "http_get"]
 
 
-class McpTool(BaseModel):
+class McpTool(Body):
     """The tools of an MCP server. Its headers may hold secrets: they are never shown again."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["mcp"]
     name: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z][a-z0-9_-]*$")]
@@ -54,10 +51,8 @@ class McpTool(BaseModel):
     ] = Field(default_factory=dict)
 
 
-class LimitsBody(BaseModel):
+class LimitsBody(Body):
     """What one run may use at most."""
-
-    model_config = ConfigDict(extra="forbid")
 
     max_steps: Annotated[int, Field(ge=1, le=100)] = 10
     max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
@@ -65,7 +60,14 @@ class LimitsBody(BaseModel):
 
 
 Model = Annotated[
-    str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x20]+$", description="PROVIDER:MODEL, e.g. kgents:echo")
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\x00-\x20]+$",
+        description="PROVIDER:MODEL",
+        examples=["kgents:echo"],
+    ),
 ]
 Instructions = Annotated[str, Field(max_length=100_000)]
 Description = Annotated[str, Field(max_length=4096)]
@@ -76,10 +78,8 @@ Tools = Annotated[
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
-class AgentRequest(BaseModel):
+class AgentRequest(Body):
     """An agent to create."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: AgentName
     model: Model
@@ -95,10 +95,8 @@ class AgentRequest(BaseModel):
         return _definition(self.model_dump(exclude={"name"}), ())
 
 
-class AgentChange(BaseModel):
+class AgentChange(Body):
     """What to change of an agent; fields that are left out stay as they are."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: AgentName | None = None
     model: Model | None = None

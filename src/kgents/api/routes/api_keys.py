@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
+from kgents.api.body import Body
 from kgents.api.call import Call, KeysRead, KeysWrite, PlatformAdmin
 from kgents.api.json_route import JsonRoute
 from kgents.api.paging import Cursor, Limit, Page
 from kgents.api.problems import PROBLEMS
 from kgents.api.unit import read, write
-from kgents.clock import from_datetime, to_rfc3339
+from kgents.clock import from_rfc3339, to_rfc3339
 from kgents.errors import Unprocessable
 from kgents.store.engine import Scope
 from kgents.tenants.model import OWNER, ApiKey, IssuedKey
@@ -23,6 +23,7 @@ router = APIRouter(tags=["API keys"], route_class=JsonRoute)
 
 KeyId = Annotated[str, Path(max_length=64, description="The key's id: its part between the underscores.")]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
+Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 ScopeName = Literal[
     "agents:read",
     "agents:write",
@@ -38,21 +39,17 @@ ScopeName = Literal[
 ]
 
 
-class ApiKeyRequest(BaseModel):
+class ApiKeyRequest(Body):
     """A key to create: with the scopes, or those of the role; never more than the caller's own key has."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name
     scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=32)] | None = None
     role: Literal["owner", "developer", "viewer"] | None = None
-    expires_at: Annotated[datetime | None, Field(description="RFC 3339, with an offset.")] = None
+    expires_at: Annotated[Time | None, Field(description="RFC 3339, with an offset.")] = None
 
 
-class RotateRequest(BaseModel):
+class RotateRequest(Body):
     """How long the old key is to work on."""
-
-    model_config = ConfigDict(extra="forbid")
 
     overlap_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
 
@@ -78,10 +75,10 @@ def _time(value: int | None) -> str | None:
     return None if value is None else to_rfc3339(value)
 
 
-def _expiry(value: datetime | None) -> int | None:
+def _expiry(value: str | None) -> int | None:
     try:
-        return None if value is None else from_datetime(value)
-    except (ValueError, OverflowError) as error:
+        return None if value is None else from_rfc3339(value)
+    except ValueError as error:
         raise Unprocessable(f"expires_at: {error}", param="expires_at") from error
 
 

@@ -15,6 +15,7 @@ from kgents.agents.executor import Execution
 from kgents.agents.model import Output, Overrides, Run
 from kgents.agents.runner import end_event_of
 from kgents.api import sse
+from kgents.api.body import Body
 from kgents.api.call import RunsWrite
 from kgents.api.follow import live
 from kgents.api.json_route import JsonRoute
@@ -28,7 +29,7 @@ from kgents.errors import KgentsError
 router = APIRouter(tags=["OpenAI-compatible"], route_class=JsonRoute)
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Body):
     """What a stream carries beside its text."""
 
     model_config = ConfigDict(extra="ignore")
@@ -36,13 +37,14 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(Body):
     """A chat completion request. Fields that OpenAI documents and that change nothing here are accepted."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    model: Annotated[str, Field(min_length=1, max_length=128, description="The agent's name or id.")]
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
+    model: Annotated[str, Field(min_length=1, max_length=128, description="The agent's name or id.", examples=["echo"])]
+    messages: Annotated[
+        list[ChatMessage],
+        Field(min_length=1, max_length=2048, examples=[[{"role": "user", "content": "Hello"}]]),
+    ]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None

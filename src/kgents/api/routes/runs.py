@@ -15,6 +15,7 @@ from kgents.agents.events import RunEvent
 from kgents.agents.model import Overrides, Run, RunMode, RunStatus
 from kgents.agents.runner import end_event_of, output_document
 from kgents.api import sse
+from kgents.api.body import Body
 from kgents.api.call import Call, RunsRead, RunsWrite
 from kgents.api.follow import live, recorded
 from kgents.api.json_route import JsonRoute
@@ -31,12 +32,13 @@ router = APIRouter(tags=["Runs"], route_class=JsonRoute)
 RunId = Annotated[str, Path(max_length=64, description="The run's id.")]
 
 
-class RunRequest(BaseModel):
+class RunRequest(Body):
     """What to ask of the session's agent."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[ChatMessage], Field(min_length=1, max_length=256)]
+    input: Annotated[
+        Annotated[str, Field(min_length=1)] | Annotated[list[ChatMessage], Field(min_length=1, max_length=256)],
+        Field(examples=["Hello"]),
+    ]
     mode: Annotated[
         RunMode,
         Field(description="wait: answer when it has ended; stream: answer with its events; background: answer now."),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from kgents.agents import service
 from kgents.agents.conversation import load_message, public_messages
 from kgents.agents.model import Session
+from kgents.api.body import Body
 from kgents.api.call import SessionsRead, SessionsWrite
 from kgents.api.json_route import JsonRoute
 from kgents.api.paging import Cursor, Limit, Page, page_of
@@ -24,12 +25,10 @@ SessionId = Annotated[str, Path(max_length=64, description="The session's id.")]
 Text = Annotated[str, Field(max_length=512)]
 
 
-class SessionRequest(BaseModel):
+class SessionRequest(Body):
     """A session to begin."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    agent: Annotated[str, Field(min_length=1, max_length=64, description="The agent's id or name.")]
+    agent: Annotated[str, Field(min_length=1, max_length=64, description="The agent's id or name.", examples=["echo"])]
     metadata: Annotated[dict[Annotated[str, Field(max_length=64)], Text], Field(max_length=16)] = Field(
         default_factory=dict
     )

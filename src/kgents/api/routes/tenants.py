@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from kgents.api.body import Body
 from kgents.api.call import PlatformAdmin, UsageRead
 from kgents.api.json_route import JsonRoute
 from kgents.api.paging import Cursor, Limit, Page
@@ -24,10 +25,8 @@ Rate = Annotated[int, Field(ge=1, le=MAX_RATE)]
 Quota = Annotated[int, Field(ge=0, le=MAX_QUOTA)]
 
 
-class Quotas(BaseModel):
+class Quotas(Body):
     """What the tenant may use in a calendar month (UTC), per meter; null takes the limit away."""
-
-    model_config = ConfigDict(extra="forbid")
 
     runs: Quota | None = None
     input_tokens: Quota | None = None
@@ -35,10 +34,8 @@ class Quotas(BaseModel):
     tool_calls: Quota | None = None
 
 
-class TenantChange(BaseModel):
+class TenantChange(Body):
     """What to change of a tenant; fields that are left out stay as they are, a null rate is the platform's default."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name | None = None
     status: Literal["active", "suspended", "deleted"] | None = None
