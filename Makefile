@@ -1,6 +1,6 @@
 # The verbs of the project. CI runs the same ones (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help run test faults bench lint format hooks clean
+.PHONY: help run test faults fuzz bench lint format hooks clean
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
@@ -14,6 +14,9 @@ test: ## Install what the tests need, then run every tier of them (ARGS="-k word
 
 faults: ## Run the fault tests with their full counts (hours) and write docs/reliability.md (ARGS="tests/faults/test_quotas.py")
 	@scripts/faults $(ARGS)
+
+fuzz: ## Fuzz the API and the parsers with full counts (hours) and write docs/reliability.md (ARGS="tests/fuzz/test_api.py")
+	@scripts/fuzz $(ARGS)
 
 bench: ## Run every benchmark (forty minutes) and write docs/benchmarks.md (ARGS="chat start" for some)
 	@scripts/test-packages

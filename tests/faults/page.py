@@ -1,4 +1,6 @@
-"""docs/reliability.md, from what the full counts came to: `python -m tests.faults.page`, as `make faults` ends."""
+"""docs/reliability.md, from what the full counts came to: `python -m tests.faults.page`, as `make faults` ends, and
+`make fuzz`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 HEAD = """# Reliability
 
-Written by `make faults`; never edit it by hand. Each line is a promise, what came of trying to break it, and the
-command that tries again: `make faults ARGS=...`, with `KGENTS_SEED=...` before it for the same faults in the same
-order. The processes are real: a `kgents up` with its API, worker, meter and nats-server, on SQLite and on PostgreSQL.
+Written by `make faults` and `make fuzz`; never edit it by hand. Each line is a promise, what came of trying to break
+it, and the command that tries again, with `KGENTS_SEED=...` before it for the same faults or inputs in the same order.
+The processes are real: a `kgents up` with its API, worker, meter and nats-server, on SQLite and on PostgreSQL.
 
 Clients note what they asked and what they were answered; a checker of its own then compares that with the runs, the
 ledger and the meter. A violation is anything acknowledged that is not there, there twice, or with other figures;
@@ -56,6 +58,36 @@ BUGS = [
         "nats-server kept a message whose acknowledgement it had kept, too; consumers now purge what is acknowledged.",
         "make faults ARGS=tests/faults/test_full_disks.py",
     ),
+    Bug(
+        "A request's body could hold `false` for a number and 0 for a truth value, against the API's document.",
+        "Values were converted as in a form; a body's values must now be of the types that the document gives.",
+        "make fuzz ARGS=tests/fuzz/test_api.py",
+    ),
+    Bug(
+        "A key could be given an end that is no RFC 3339 time, such as a number of seconds.",
+        "It was read by a lenient reader; there is now one strict reader of times.",
+        "make fuzz ARGS=tests/fuzz/test_api.py",
+    ),
+    Bug(
+        "The document called each event of a run's stream a string.",
+        "The framework wrote it in; what an event is is now left open there, as OpenAPI 3.1 has no word for it.",
+        "make fuzz ARGS=tests/fuzz/test_api.py",
+    ),
+    Bug(
+        "The calculator failed with `0 ** -0.5 // 2` instead of refusing it.",
+        "An infinite value in the middle of an expression was not looked for; each value is now checked.",
+        "make fuzz ARGS=tests/fuzz/test_parsers.py",
+    ),
+    Bug(
+        "A request id, a traceparent and an identifier could end in a line break.",
+        "Their patterns ended in `$`, which Python also finds before a last line break; the whole text must now match.",
+        "make fuzz ARGS=tests/fuzz/test_parsers.py",
+    ),
+    Bug(
+        "A text of 100,000 `/sleep` commands held the process for seconds before `kgents:echo` answered.",
+        "They were read one by one, each with all the rest of the text; one pattern reads them at once.",
+        "pytest tests/unit/agents/models/test_echo.py",
+    ),
 ]
 
 
@@ -69,7 +101,8 @@ def write_page() -> None:
     table = ["| promise | figure | command | seed | commit |", "| --- | --- | --- | --- | --- |"]
     for (promise, _), result in sorted(rows.items()):
         command = result["command"].removeprefix("KGENTS_FULL=1 pytest ")
-        cells = (promise, result["figure"], f"`make faults ARGS={command}`", result["seed"], result["commit"][:10])
+        verb = "fuzz" if command.startswith("tests/fuzz") else "faults"
+        cells = (promise, result["figure"], f"`make {verb} ARGS={command}`", result["seed"], result["commit"][:10])
         table.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     bugs = ["| bug | cause, and what was done | the test that finds it |", "| --- | --- | --- |"]
     bugs += [f"| {bug.what} | {bug.cause} | `{bug.again}` |" for bug in BUGS]

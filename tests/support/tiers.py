@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION, FAULTS = TIERS = (
+UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION, FAULTS, FUZZING = TIERS = (
     "unit",
     "architecture and lint",
     "contract",
@@ -24,6 +24,7 @@ UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION, FA
     "integration with Redis",
     "isolation of tenants",
     "faults",
+    "fuzzing",
 )
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
 _BY_FOLDER = {
@@ -34,6 +35,7 @@ _BY_FOLDER = {
     "integration": SQLITE,
     "isolation": ISOLATION,
     "faults": FAULTS,
+    "fuzz": FUZZING,
 }
 
 
