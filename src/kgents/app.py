@@ -347,7 +347,7 @@ async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
         )
         relay = Relay(parts.store, parts.bus, parts.metrics)
         sink = MeterSink(parts.bus, parts.meter, parts.metrics)
-        sweeper = Sweeper(parts.store, parts.metrics, parts.clock)
+        sweeper = Sweeper(parts.store, parts.bus, parts.metrics, parts.clock)
         parts.spawn(runs.run(), "runs")
         for name, loop in (("relay", relay), ("meter sink", sink), ("sweeper", sweeper)):
             parts.spawn(loop.run(), name)

@@ -18,9 +18,12 @@ ALLOWED = {
     ("store/outbox.py", "delete"): "the relay serves every tenant",
     ("store/outbox.py", "backlog"): "a figure for operators",
     ("store/outbox.py", "waiting"): "reconcile looks at what is on its way for every tenant",
+    ("store/outbox.py", "holds"): "the sweeper serves every tenant",
     ("store/changes.py", "poll"): "every process hears of every tenant's changes",
     ("store/changes.py", "prune"): "housekeeping over every tenant",
     ("workers/sweeper.py", "expire_keys"): "the sweeper serves every tenant",
+    ("workers/lost_runs.py", "handed_over"): "the sweeper serves every tenant",
+    ("workers/lost_runs.py", "send_again"): "the sweeper serves every tenant",
     ("agents/runs.py", "orphans"): "the sweeper serves every tenant",
     ("agents/runs.py", "to_cancel"): "a process asks for its own runs, whosever they are",
 }

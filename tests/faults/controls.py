@@ -16,6 +16,7 @@ from kgents.meter import storage
 from kgents.meter.model import Event
 from kgents.store import sqlite
 from kgents.usage import repository
+from kgents.workers.lost_runs import LostRuns
 from kgents.workers.relay import Pack, Relay
 
 
@@ -73,10 +74,20 @@ def with_lazy_bus() -> None:
     app.verify_durable = lambda url: None
 
 
+def without_second_message() -> None:
+    """What the bus has lost of its queue is not sent again."""
+
+    async def nothing(self: LostRuns) -> int:
+        return 0
+
+    LostRuns.sweep = nothing  # type: ignore[method-assign]
+
+
 CONTROLS = {
     "lazy bus": with_lazy_bus,
     "no claim": without_claims,
     "no lock": without_lock,
+    "no second message": without_second_message,
     "no unique key": without_unique_key,
     "no acknowledgement": without_acknowledgement,
     "lazy database": without_fsync,

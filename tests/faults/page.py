@@ -87,6 +87,14 @@ BUGS = [
         "A text of 100,000 `/sleep` commands held the process for seconds before `kgents:echo` answered.",
         "They were read one by one, each with all the rest of the text; one pattern reads them at once.",
         "pytest tests/unit/agents/models/test_echo.py",
+        "A queued run whose message the bus had lost stayed queued for ever, with its reservation.",
+        "The queue was the only copy of it; the sweeper finds such runs without a doubt and sends them again.",
+        "make faults ARGS=tests/faults/test_lost_messages.py",
+    ),
+    Bug(
+        "On SQLite each heartbeat and each sweep read every run that there ever was.",
+        "Their conditions were not those of the index on unfinished runs; now they are, in its own words.",
+        "pytest tests/integration/agents/test_unfinished.py",
     ),
 ]
 

@@ -69,11 +69,17 @@ class BusState:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in a stream. `oldest_age` is in seconds, 0.0 when nothing waits."""
+    """What waits in a stream. `oldest_age` is in seconds, 0.0 when nothing waits.
+
+    `last` is the sequence of the last message that the stream ever took. Every message before `first` has left it; it
+    is `last + 1` when nothing waits. Both begin again in a stream that was made anew.
+    """
 
     messages: int
     size_bytes: int
     oldest_age: float
+    first: int
+    last: int
 
 
 class Message(NamedTuple):

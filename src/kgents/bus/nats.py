@@ -197,7 +197,9 @@ class Bus:
         except ApiError as error:
             raise BusUnavailable(f"the NATS server can't tell about the stream {stream} ({error}).") from error
         age = max(0.0, (self._clock.now() - _micros(state["first_ts"])) / SECOND) if state["messages"] else 0.0
-        return Backlog(state["messages"], state["bytes"], age)
+        last = state["last_seq"]
+        first = state["first_seq"] if state["messages"] else last + 1
+        return Backlog(state["messages"], state["bytes"], age, first, last)
 
 
 def _root(subject: str) -> str:

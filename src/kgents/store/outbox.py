@@ -79,6 +79,12 @@ def waiting(connection: Connection, topic: str) -> Iterator[str]:
         after = rows[-1].seq
 
 
+def holds(connection: Connection, topic: str, payloads: Sequence[str]) -> set[str]:
+    """Those of the payloads that wait in a topic."""
+    statement = sa.select(outbox.c.payload).where(outbox.c.topic == topic, outbox.c.payload.in_(payloads))
+    return set(connection.execute(statement).scalars())
+
+
 _DELETE = sa.delete(outbox).where(outbox.c.seq.in_(sa.bindparam("seqs", expanding=True)))
 
 

@@ -10,12 +10,14 @@ import structlog
 from sqlalchemy import Connection
 
 from kgents.agents import runs
+from kgents.bus.nats import Bus
 from kgents.clock import Clock
 from kgents.errors import Unavailable
 from kgents.store import changes
 from kgents.store.engine import Scope, Store
 from kgents.store.tables import idempotency_keys
 from kgents.telemetry.metrics import Metrics
+from kgents.workers.lost_runs import LostRuns
 
 log = structlog.get_logger(__name__)
 
@@ -27,10 +29,11 @@ MOST_KEYS = 2000  # in one transaction: what a day without a sweeper left must n
 class Sweeper:
     """Sweeps every few seconds. Several may run: each thing is settled once."""
 
-    def __init__(self, store: Store, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, store: Store, bus: Bus, metrics: Metrics, clock: Clock) -> None:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        self._lost = LostRuns(store, bus, clock)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -38,13 +41,15 @@ class Sweeper:
             try:
                 await self.sweep()
             except Unavailable as error:
-                log.warning("nothing can be swept", reason=error.code)
+                log.warning("not everything could be swept", reason=error.code)
             await asyncio.sleep(INTERVAL)
 
     async def sweep(self) -> dict[str, int]:
-        """Put runs whose process is gone back into the queue, and drop what has expired; answers how much of each.
+        """Put runs whose process is gone, or whose message the bus has lost, back into the queue, and drop what has
+        expired; answers how much of each.
 
-        Runs come first and by themselves, so that nothing else can keep them from being taken up again.
+        Runs come first and by themselves, so that nothing else can keep them from being taken up again. The bus comes
+        last: all the rest is done while it is away. Raises Unavailable.
         """
         now = self._clock.now()
         found = {"orphan_runs": await self._settle("orphan_runs", lambda connection: requeue_orphans(connection, now))}
@@ -55,10 +60,13 @@ class Sweeper:
                 break
         found["cache_changes"] = await self._settle("cache_changes", lambda connection: changes.prune(connection, now))
         found["processes"] = await self._settle("processes", lambda connection: runs.forget_processes(connection, now))
+        found["lost_runs"] = self._count("lost_runs", await self._lost.sweep())
         return found
 
     async def _settle(self, kind: str, fn: Callable[[Connection], int]) -> int:
-        count = await self._store.write(Scope.system(), fn)
+        return self._count(kind, await self._store.write(Scope.system(), fn))
+
+    def _count(self, kind: str, count: int) -> int:
         if count:
             self._metrics.swept(kind, count)
             log.info("swept", kind=kind, count=count)

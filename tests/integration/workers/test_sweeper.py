@@ -56,8 +56,8 @@ async def rows_of(ledger, table):
 
 
 @pytest.fixture
-def sweeper(ledger, metrics, clock):
-    return Sweeper(ledger, metrics, clock)
+def sweeper(ledger, bus, metrics, clock):
+    return Sweeper(ledger, bus, metrics, clock)
 
 
 async def test_a_run_whose_process_is_gone_goes_back_to_the_queue(ledger, sweeper, metrics):
