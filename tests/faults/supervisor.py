@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from statistics import median
 
 from tests.faults.load import Load
@@ -31,17 +31,9 @@ class Supervisor:
         for name in names:
             kill(self.up.pid(name))
 
-    @contextmanager
-    def frozen(self, *names: str) -> Iterator[None]:
-        """Stop the processes for a while (SIGSTOP, SIGCONT)."""
-        pids = [self.up.pid(name) for name in names]
-        for pid in pids:
-            _send(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                _send(pid, signal.SIGCONT)
+    def frozen(self, *names: str) -> AbstractContextManager[None]:
+        """Stop the processes for a while."""
+        return frozen(self.up, *names)
 
     def heal(self, within: float = WITHIN) -> float:
         """Wait until the throughput is at 90 % again, and answer after how many seconds. Raises TimeoutError when that
@@ -68,6 +60,19 @@ class Supervisor:
             time.sleep(1.0)
             rates.append(self._load.rate())
         return median(rates)
+
+
+@contextmanager
+def frozen(up: Up, *names: str) -> Iterator[None]:
+    """Stop processes for a while (SIGSTOP, SIGCONT)."""
+    pids = [up.pid(name) for name in names]
+    for pid in pids:
+        _send(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            _send(pid, signal.SIGCONT)
 
 
 def kill(pid: int) -> None:

@@ -42,29 +42,39 @@ class System:
     up: Up
     environment: dict[str, str] = field(repr=False)
     postgres: PostgresServer | None = None
+    database: str = ""
+    """The name of its database in PostgreSQL."""
 
 
 @contextmanager
 def running(
-    dialect: str, data: Path, *, control: str = "", points: Path | None = None, durable_in: Path | None = None
+    dialect: str,
+    data: Path,
+    *,
+    control: str = "",
+    points: Path | None = None,
+    durable_in: Path | None = None,
+    module: str = "kgents.cli.main",
+    **more: str,
 ) -> Iterator[System]:
-    """A kgents on a database of its own; with a negative control, and with crash points, where they are given.
+    """A kgents on a database of its own; with a negative control, and with crash points, where they are given; `more`
+    is further environment, and `module` what Python runs instead of the command.
 
     `durable_in` is where PostgreSQL's folder is made, with its own settings for what a power cut leaves.
     """
-    environment = dict(UNMEASURED)
-    module = "kgents.cli.main"
+    environment = UNMEASURED | more
     if control or points:
         module = "tests.faults.crashing"
         environment |= {"CONTROL": control, "CRASH_POINTS": str(points or "")}
     with ExitStack() as stack:
-        server = None
+        server, name = None, ""
         if dialect == "postgresql":
             server = stack.enter_context(serve_postgres(migrate, durable=durable_in is not None, parent=durable_in))
-            environment |= server.environment(server.create_database())
+            name = server.create_database()
+            environment |= server.environment(name)
         up = Up(data, environment=environment, module=module).start()
         stack.callback(stop, up)
-        yield System(up, environment, server)
+        yield System(up, environment, server, name)
 
 
 def stop(up: Up) -> None:

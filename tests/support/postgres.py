@@ -95,6 +95,11 @@ class PostgresServer:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         self._make_cluster()
 
+    @property
+    def folder(self) -> Path:
+        """Its files: `data`, and what it said in `log`."""
+        return self._folder
+
     def owner_url(self, database: str) -> str:
         """As the role that owns the tables: for migrations."""
         return self._url(OWNER, database)
