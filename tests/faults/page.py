@@ -87,6 +87,8 @@ BUGS = [
         "A text of 100,000 `/sleep` commands held the process for seconds before `kgents:echo` answered.",
         "They were read one by one, each with all the rest of the text; one pattern reads them at once.",
         "pytest tests/unit/agents/models/test_echo.py",
+    ),
+    Bug(
         "A queued run whose message the bus had lost stayed queued for ever, with its reservation.",
         "The queue was the only copy of it; the sweeper finds such runs without a doubt and sends them again.",
         "make faults ARGS=tests/faults/test_lost_messages.py",
