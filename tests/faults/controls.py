@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kgents import app
-from kgents.agents.ledger_ops import Admit
+from kgents.agents.events import Channel
+from kgents.agents.ledger_ops import Admit, Recorded
+from kgents.agents.runner import RunTask
 from kgents.bus.server import LocalNats
 from kgents.bus.streams import USAGE_SUBJECT
 from kgents.errors import Unavailable
@@ -16,6 +18,7 @@ from kgents.meter import storage
 from kgents.meter.model import Event
 from kgents.store import sqlite
 from kgents.usage import repository
+from kgents.usage.model import NOTHING, Amounts
 from kgents.workers.lost_runs import LostRuns
 from kgents.workers.relay import Pack, Relay
 
@@ -83,6 +86,22 @@ def without_second_message() -> None:
     LostRuns.sweep = nothing  # type: ignore[method-assign]
 
 
+def without_the_absent() -> None:
+    """What a stream used is taken from those only who stay to its end."""
+    sound = RunTask._record
+
+    async def faulty(self: RunTask, *, used: Amounts, **values: Any) -> Recorded:
+        channel: Channel | None = self._outlet._channel  # type: ignore[attr-defined]
+        return await sound(self, used=NOTHING if channel and channel.closed else used, **values)
+
+    RunTask._record = faulty  # type: ignore[method-assign,assignment]
+
+
+def without_what_broke_off() -> None:
+    """A model's answer that broke off costs nothing."""
+    RunTask._cut_off = lambda self, text: NOTHING  # type: ignore[method-assign]
+
+
 CONTROLS = {
     "lazy bus": with_lazy_bus,
     "no claim": without_claims,
@@ -91,4 +110,6 @@ CONTROLS = {
     "no unique key": without_unique_key,
     "no acknowledgement": without_acknowledgement,
     "lazy database": without_fsync,
+    "no usage of the absent": without_the_absent,
+    "no usage of what broke off": without_what_broke_off,
 }

@@ -98,6 +98,17 @@ BUGS = [
         "Their conditions were not those of the index on unfinished runs; now they are, in its own words.",
         "pytest tests/integration/agents/test_unfinished.py",
     ),
+    Bug(
+        "A provider's stream whose connection broke after its usage was told was metered with kgents' own count where "
+        "that was higher.",
+        "The count and the report were taken together; what is reported with the end of an answer now stands as it is.",
+        "pytest tests/contract/api/test_provider_faults.py -k reported",
+    ),
+    Bug(
+        "The usage of an answer that ended in order, but without a report, was not marked as estimated.",
+        "Only calls that were cut off were marked; now every count of ours is.",
+        "pytest tests/contract/api/test_provider_faults.py -k reported",
+    ),
 ]
 
 

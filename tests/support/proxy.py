@@ -87,7 +87,7 @@ class FaultyProxy:
 
     async def _cut(self) -> None:
         for writer in list(self._writers):
-            _reset(writer)
+            reset(writer)
 
     async def _end(self) -> None:
         await self._refuse()
@@ -104,7 +104,7 @@ class FaultyProxy:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
             self._writers.discard(writer)
-            _reset(writer)
+            reset(writer)
             return
         self._writers.add(there_writer)
         try:
@@ -126,8 +126,9 @@ class FaultyProxy:
         writer.close()
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
-    # Closing a socket that does not linger sends RST instead of FIN (socket(7)): a fault, not an orderly end.
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection by RST instead of FIN: a fault, not an orderly end."""
+    # Closing a socket that does not linger does that (socket(7)).
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

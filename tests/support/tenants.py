@@ -51,6 +51,16 @@ class Tenant:
         run: dict[str, Any] = wait_until(finished, seconds=30, what=f"{run_id} has ended")
         return run
 
+    def all(self, path: str) -> Iterator[dict[str, Any]]:
+        """Everything that a list has, page by page."""
+        after: dict[str, str] = {}
+        while True:
+            page = self.http.get(path, params={"limit": "100", **after}).raise_for_status().json()
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = {"after": page["last_id"]}
+
     def balance(self, column: str = "used") -> dict[str, int]:
         """A column of the month's balance: used, reserved, limit or remaining of each meter."""
         meters = self.http.get("/v1/usage/balance").raise_for_status().json()["meters"]
@@ -68,7 +78,7 @@ class Tenant:
 
     def check_nothing_is_left_over(self) -> None:
         """No run is under way, nothing is reserved, and the balance is what the ended runs used."""
-        rows = self.http.get("/v1/runs", params={"limit": 100}).raise_for_status().json()["data"]
+        rows = list(self.all("/v1/runs"))
         assert {run["status"] for run in rows} <= {"completed", "failed", "cancelled"}
         assert self.balance("reserved") == dict.fromkeys(METERS, 0)
         used = self.balance()

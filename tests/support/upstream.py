@@ -167,6 +167,16 @@ async def _close_midway(writer: asyncio.StreamWriter, _body: Any) -> None:
     writer.close()
 
 
+async def _close_after_usage(writer: asyncio.StreamWriter, _body: Any) -> None:
+    """All that matters was said; only the end of the stream is missing."""
+    await _start_stream(writer)
+    await _piece(writer, _event({"content": "Hello from upstream, and a few words more"}))
+    await _piece(writer, _event({}, "stop"))
+    last = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "up", "choices": [], "usage": USAGE}
+    await _piece(writer, f"data: {json.dumps(last)}\n\n".encode())
+    writer.close()
+
+
 async def _end_midway(writer: asyncio.StreamWriter, _body: Any) -> None:
     await _start_stream(writer)
     await _piece(writer, _event({"content": "Hello "}))
@@ -243,6 +253,7 @@ _SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
     "hang-midway": _hang_midway,
     "close": _close,
     "close-midway": _close_midway,
+    "close-after-usage": _close_after_usage,
     "end-midway": _end_midway,
     "error-midway": _error_midway,
     "not-json": _garbage(b"<html>Bad gateway</html>", "text/html"),

@@ -85,6 +85,7 @@ class RunTask:
         self._outlet = outlet
         self._stream = stream
         self._calling = False
+        self._estimated = False
         self._text: list[str] = []
         self._streamed: StreamedResponse | None = None
         self._parameters = ModelRequestParameters()
@@ -132,7 +133,7 @@ class RunTask:
             error=problem_of(error) if error else None,
             last_event=self._outlet.next_sequence(),
         )
-        await self._record(used=used, finish=finish, estimated=self._calling)
+        await self._record(used=used, finish=finish)
         self._emit_end(finish)
         return finish
 
@@ -230,8 +231,13 @@ class RunTask:
             return stream.get()
 
     def _cut_off(self, text: str) -> Amounts:
-        """The usage of a call whose usage the model did not report: what it did report so far, or else a count."""
+        """The usage of a call that was cut off, or that the model ended without a report: an estimate, from what it
+        reported so far and a count. What it reported with its end stands as it is, whatever came after.
+        """
         usage = self._streamed.usage if self._streamed else None
+        if self._streamed and self._streamed.finish_reason and usage and usage.has_values():
+            return Amounts(int(self._work.step == 0), usage.input_tokens, usage.output_tokens)
+        self._estimated = True
         return Amounts(
             int(self._work.step == 0),
             max(usage.input_tokens if usage else 0, count_request(self._work.history, self._parameters)),
@@ -309,7 +315,7 @@ class RunTask:
         self._emit_end(finish)
         return finish
 
-    async def _record(self, *, used: Amounts, estimated: bool = False, **values: Any) -> Recorded:
+    async def _record(self, *, used: Amounts, **values: Any) -> Recorded:
         run, now = self._work.run, self._shared.clock.now()
         future = self._shared.record(
             StepRecord(
@@ -321,7 +327,7 @@ class RunTask:
                 step=self._work.step,
                 now=now,
                 used=used,
-                estimated=estimated,
+                estimated=self._estimated,
                 **values,
             )
         )
@@ -338,7 +344,7 @@ class RunTask:
         return recorded
 
     def _recorded(self, used: Amounts, finish: Finish | None, now: int, *, stepped: bool) -> None:
-        self._calling, self._text = False, []
+        self._calling, self._estimated, self._text = False, False, []
         self.used = self.used.plus(used)
         self.finished, self.finished_at = finish, now
         self._work.step += int(stepped)

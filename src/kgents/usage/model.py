@@ -31,7 +31,7 @@ class UsageEvent(NamedTuple):
     """One quantity of one meter, written with the work that it measures.
 
     `event_id` is `<run id>:<step>:<meter>`, so that the same work can never be counted twice, whoever retries it.
-    `estimated` marks a quantity that the model did not report itself, because the call was cut off.
+    `estimated` marks a quantity that the model did not report itself, for instance because the call was cut off.
     """
 
     event_id: str

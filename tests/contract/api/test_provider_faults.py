@@ -177,3 +177,28 @@ def test_a_provider_that_is_well_is_metered(tenant, agent, mode):
     assert run["usage"]["output_tokens"] > 0
     assert tenant.balance()["runs"] == 1
     tenant.check_nothing_is_left_over()
+
+
+def reports(tenant, run):
+    """The tokens that a run was metered with, and whether they are estimates."""
+    events = tenant.http.get("/v1/usage/events", params={"run": run}).raise_for_status().json()["data"]
+    return {event["meter"]: (event["quantity"], event["estimated"]) for event in events if "tokens" in event["meter"]}
+
+
+@pytest.mark.parametrize("model", ["up:close-after-usage"])
+def test_what_was_reported_before_the_connection_broke_is_metered_as_reported(tenant, agent):
+    body = {"model": agent, "messages": [{"role": "user", "content": "hello"}], "stream": True}
+
+    run = tenant.http.post(CHAT, json=body).headers["x-run-id"]
+
+    assert reports(tenant, run) == {"input_tokens": (11, False), "output_tokens": (3, False)}
+
+
+@pytest.mark.parametrize("model", ["up:no-usage"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_answer_whose_usage_is_not_reported_is_metered_as_an_estimate(tenant, agent, stream):
+    body = {"model": agent, "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+
+    run = tenant.http.post(CHAT, json=body).headers["x-run-id"]
+
+    assert {estimated for _, estimated in reports(tenant, run).values()} == {True}

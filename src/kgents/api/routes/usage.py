@@ -50,7 +50,7 @@ class UsageReport(BaseModel):
 
 
 class UsageEventDocument(BaseModel):
-    """One usage event. `estimated`: the model did not report it itself, because the call was cut off."""
+    """One usage event. `estimated`: the model did not report it itself, for instance because the call was cut off."""
 
     object: Literal["usage_event"] = "usage_event"
     id: str
