@@ -70,8 +70,8 @@ def test_as_many_runs_are_admitted_as_there_is_room_for(tmp_path: Path, dialect:
     record(
         "Quotas are exact",
         COMMAND,
-        f"{dialect}: {ASKING} at once in 2 processes, room for {ROOM}{' less one token' if short else ''}: "
-        f"{statuses[200]} admitted",
+        f"{dialect}, {'one token less' if short else 'at the exact limit'}: {ASKING} at once in 2 processes, room for "
+        f"{ROOM - short}: {statuses[200]} admitted",
     )
 
 

@@ -5,73 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sysconfig
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from kgents.bus.monitor import healthy
 from kgents.bus.nats import Ack, Bus, BusUnavailable, WrongLastSequence
 from kgents.clock import SystemClock
-from kgents.config import Settings
-from tests.support.process import ServerProcess
+from tests.support.nats_cluster import NatsCluster
 from tests.support.waiting import eventually
-
-CONFIG = """\
-server_name: n{index}
-listen: "127.0.0.1:{client}"
-http: "127.0.0.1:{monitor}"
-authorization {{ user: kgents, password: secret }}
-jetstream {{ store_dir: "{store}", sync_interval: always }}
-cluster {{ name: test, listen: "127.0.0.1:{route}", routes: [{routes}] }}
-"""
-
-
-class Cluster:
-    """Three servers with JetStream."""
-
-    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
-        self._folder = folder
-        self._ports = [(free_port(), free_port(), free_port()) for _ in range(3)]
-        self.urls = [f"nats://127.0.0.1:{client}" for client, _, _ in self._ports]
-        self._monitors = [f"http://127.0.0.1:{monitor}" for _, monitor, _ in self._ports]
-        self.processes: dict[str, ServerProcess] = {}
-        for index in range(3):
-            self.start(index)
-
-    def start(self, index: int) -> None:
-        client, monitor, route = self._ports[index]
-        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for _, _, port in self._ports)
-        config = self._folder / f"n{index}.conf"
-        store = self._folder / f"n{index}"
-        config.write_text(CONFIG.format(**locals()))
-        binary = Path(sysconfig.get_path("scripts")) / "nats-server"
-        self.processes[f"n{index}"] = ServerProcess([binary, "-c", config], self._folder / f"n{index}.log")
-
-    async def healthy(self) -> bool:
-        return all([await asyncio.to_thread(healthy, url) for url in self._monitors])
-
-    def stop(self) -> None:
-        for process in self.processes.values():
-            process.stop(signal.SIGKILL)
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator[Cluster]:
-    cluster = Cluster(tmp_path, free_port)
+async def cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
+    cluster = NatsCluster(tmp_path)
+    cluster.start()
     await eventually(cluster.healthy, seconds=30)
     yield cluster
     cluster.stop()
 
 
 @pytest.fixture
-async def bus(cluster: Cluster) -> AsyncIterator[Bus]:
-    settings = Settings(
-        nats_url=",".join(cluster.urls), nats_user="kgents", nats_password=SecretStr("secret"), nats_replicas=3
-    )
-    bus = Bus(settings, SystemClock())
+async def bus(cluster: NatsCluster) -> AsyncIterator[Bus]:
+    bus = Bus(cluster.settings(), SystemClock())
     await bus.start()
     await eventually(lambda: bus.state.connected, seconds=30)
     yield bus
@@ -91,7 +47,7 @@ async def leader_of(bus: Bus, stream: str) -> str:
     return leader
 
 
-async def test_the_death_of_the_events_leader_costs_followers_nothing(cluster: Cluster, bus: Bus) -> None:
+async def test_the_death_of_the_events_leader_costs_followers_nothing(cluster: NatsCluster, bus: Bus) -> None:
     many = 200
 
     async def write() -> None:
@@ -124,7 +80,7 @@ async def test_the_death_of_the_events_leader_costs_followers_nothing(cluster: C
     assert all(seen == expected for seen in await asyncio.wait_for(asyncio.gather(*reading), 30))
 
 
-async def test_the_death_of_the_usage_leader_loses_nothing(cluster: Cluster, bus: Bus) -> None:
+async def test_the_death_of_the_usage_leader_loses_nothing(cluster: NatsCluster, bus: Bus) -> None:
     names = {f"event-{number}" for number in range(1000)}
     acked: set[str] = set()
     handled: set[str] = set()
