@@ -7,7 +7,8 @@ the attempt, so a process that was taken for dead and comes back can write nothi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from kgents.agents.model import Run
 from kgents.agents.prepare import Planner, Work
 from kgents.agents.publisher import Publisher
 from kgents.agents.runner import RunTask, Tools
+from kgents.agents.runs import Held
 from kgents.bus.nats import Bus
 from kgents.clock import Clock
 from kgents.config import Settings
@@ -110,7 +112,8 @@ class Executor:
         self._running: dict[str, Execution] = {}
         self._publishers: set[asyncio.Task[None]] = set()
         self._draining = False
-        self._stranded: dict[str, Run] = {}
+        self._stranded: dict[str, Run | Held] = {}
+        self._awaited: set[str] = set()
 
     @property
     def running(self) -> int:
@@ -121,8 +124,19 @@ class Executor:
         """Record a run and its reservation. Raises QuotaExceeded, Conflict, NotFound, Unprocessable, Unavailable."""
         if self._draining:
             raise draining()
-        with traces.sql("admit run"):
+        with traces.sql("admit run"), self.awaiting(admission.run.run_id):
             return await self._store.submit(self._admit, admission)
+
+    @contextmanager
+    def awaiting(self, run_id: str) -> Iterator[None]:
+        """While this process waits to hear whether a run is recorded as its own. Who goes on with the run starts it
+        without waiting for anything else.
+        """
+        self._awaited.add(run_id)
+        try:
+            yield
+        finally:
+            self._awaited.discard(run_id)
 
     def start(self, work: Work, *, channel: Channel | None = None, on_end: OnEnd = nothing) -> Execution:
         """Carry out a run that is recorded as `running` with this instance as its owner. `on_end` is told of its end,
@@ -149,11 +163,19 @@ class Executor:
         """Whether this process carries the run out now."""
         return run_id in self._running
 
-    def stranded(self) -> list[Run]:
-        """The runs that this process stopped carrying out without being able to record it."""
+    def knows(self, run_id: str) -> bool:
+        """Whether this process carries the run out, or may be about to."""
+        return run_id in self._running or run_id in self._awaited
+
+    def strand(self, run: Run | Held) -> None:
+        """Have a run given back that this process does not carry out."""
+        self._stranded[run.run_id] = run
+
+    def stranded(self) -> list[Run | Held]:
+        """The runs that are recorded as this process's, and that it does not carry out (any more)."""
         return list(self._stranded.values())
 
-    def given_back(self, stranded: list[Run]) -> None:
+    def given_back(self, stranded: Sequence[Run | Held]) -> None:
         """Forget stranded runs that are in the queue again."""
         for run in stranded:
             self._stranded.pop(run.run_id, None)
@@ -162,9 +184,11 @@ class Executor:
         """Record that a run which is this instance's can't be carried out. Raises Unavailable."""
         now = self._clock.now()
         finish = Finish("failed", error=runs.problem_of(error))
-        await self._store.write(
-            Scope.tenant(run.tenant_id), lambda connection: runs.end(connection, run, finish, now, source=self._source)
-        )
+        with self.awaiting(run.run_id):
+            await self._store.write(
+                Scope.tenant(run.tenant_id),
+                lambda connection: runs.end(connection, run, finish, now, source=self._source),
+            )
 
     async def drain(self, grace: float) -> None:
         """Finish what runs for at most `grace` seconds, then hand over what is left to the workers."""
@@ -203,7 +227,7 @@ class Executor:
                 return await self._to_the_end(execution, publisher)
         except KgentsError as error:
             if error.code not in ("run-taken-over", "run-continues"):
-                self._stranded[run.run_id] = run
+                self.strand(run)
             raise continues(run) from error
         finally:
             self._metrics.run_left()

@@ -1,4 +1,6 @@
-"""What keeps a process's runs its own: heartbeats, requests to cancel, giving back runs that it could not record."""
+"""What keeps a process's runs its own: heartbeats, requests to cancel, giving back runs that it could not record, and
+those that it does not know of.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +33,28 @@ class Keeper:
         self._kind = kind
 
     async def beat(self) -> None:
-        """Say that this process is alive, and cancel what is to be cancelled. Raises Unavailable."""
+        """Say that this process is alive, cancel what is to be cancelled, and find runs that are recorded as this
+        process's and that it does not carry out: the next beat gives them back. Raises Unavailable.
+
+        Such a run is left when the database commits an admission and goes away before it says so, however late.
+        """
         instance, now = self._executor.instance, self._clock.now()
         stranded = self._executor.stranded()
 
-        def unit(connection: Connection) -> list[str]:
+        def unit(connection: Connection) -> list[runs.Held]:
             runs.heartbeat(connection, self._name, instance, self._kind, now)
             for run in stranded:
                 runs.requeue(connection, run, now)
-            return runs.to_cancel(connection, instance)
+            return runs.held(connection, instance)
 
-        for run_id in await self._store.write(Scope.system(), unit):
-            self._executor.cancel(run_id)
+        held = await self._store.write(Scope.system(), unit)
         self._executor.given_back(stranded)
+        for run in held:
+            if not self._executor.knows(run.run_id):
+                log.warning("run was recorded as this process's, which never heard of it", run_id=run.run_id)
+                self._executor.strand(run)
+            elif run.cancel_requested:
+                self._executor.cancel(run.run_id)
 
     async def run(self) -> None:
         """Beat until cancelled; a database that is away is tried again."""

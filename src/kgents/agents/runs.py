@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -161,7 +161,16 @@ def _earlier(connection: Connection, run: Run) -> list[str]:
     return []
 
 
-def requeue(connection: Connection, run: Run, now: int) -> bool:
+class Held(NamedTuple):
+    """A run that the record says a process carries out, at its attempt."""
+
+    tenant_id: str
+    run_id: str
+    attempt: int
+    cancel_requested: bool
+
+
+def requeue(connection: Connection, run: Run | Held, now: int) -> bool:
     """Give a run back to the queue, if it is still the given attempt's. Answers whether it was."""
     done = connection.execute(
         sa.update(runs)
@@ -227,15 +236,9 @@ def forget_processes(connection: Connection, now: int) -> int:
     return connection.execute(sa.delete(processes).where(processes.c.heartbeat_at < now - 3600 * SECOND)).rowcount
 
 
-def to_cancel(connection: Connection, instance: str) -> list[str]:
-    """The runs of this instance whose end was asked for."""
-    return list(
-        connection.execute(
-            sa.select(runs.c.run_id).where(
-                UNFINISHED,
-                runs.c.owner == instance,
-                runs.c.status == "running",
-                runs.c.cancel_requested_at.is_not(None),
-            )
-        ).scalars()
-    )
+def held(connection: Connection, instance: str) -> list[Held]:
+    """The runs that this instance carries out, as recorded."""
+    columns = (runs.c.tenant_id, runs.c.run_id, runs.c.attempt, runs.c.cancel_requested_at.is_not(None))
+    mine = (UNFINISHED, runs.c.owner == instance, runs.c.status == "running")
+    rows = connection.execute(sa.select(*columns).where(*mine))
+    return [Held(*row) for row in rows]

@@ -99,12 +99,13 @@ class RunWorker:
             return BUSY_DELAY
         now = self._clock.now()
         try:
-            claim = await self._store.write(
-                Scope.tenant(tenant_id),
-                lambda connection: runs.claim(
-                    connection, tenant_id, run_id, self._executor.instance, now, source=self._source
-                ),
-            )
+            with self._executor.awaiting(run_id):
+                claim = await self._store.write(
+                    Scope.tenant(tenant_id),
+                    lambda connection: runs.claim(
+                        connection, tenant_id, run_id, self._executor.instance, now, source=self._source
+                    ),
+                )
         except Unavailable:
             return BUSY_DELAY
         if not isinstance(claim, Claim):

@@ -1,0 +1,100 @@
+"""A process's keeper gives back the runs that are recorded as the process's, and that it does not carry out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import sqlalchemy as sa
+
+from kgents.agents import repository
+from kgents.agents.executor import Executor
+from kgents.agents.keeper import Keeper
+from kgents.agents.ledger_ops import Admission
+from kgents.agents.models.registry import ModelRegistry
+from kgents.agents.prepare import Planner
+from kgents.bus.nats import Bus
+from kgents.config import Settings
+from kgents.errors import Unavailable
+from kgents.store.engine import Scope
+from kgents.store.failures import Unconfirmed, unavailable
+from kgents.store.tables import agents, outbox
+from tests.integration.workers.conftest import TENANT
+from tests.support.runs import a_run
+
+
+class Process:
+    """What a process has that carries out runs. Its database commits an admission and does not say so."""
+
+    def __init__(self, ledger, metrics, clock, bus, registry) -> None:
+        self.executor = Executor(
+            settings=Settings(),
+            store=Unsaid(ledger),
+            bus=bus,
+            clock=clock,
+            planner=Planner(registry),
+            metrics=metrics,
+            instance="proc_1",
+        )
+        self.keeper = Keeper(store=ledger, bus=bus, clock=clock, executor=self.executor, name="api", kind="api")
+
+
+class Unsaid:
+    def __init__(self, store) -> None:
+        self._store = store
+
+    async def submit(self, op, item):
+        await self._store.submit(op, item)
+        raise unavailable(Unconfirmed("no answer to COMMIT"))
+
+
+@pytest.fixture
+async def process(ledger, metrics, clock) -> AsyncIterator[Process]:
+    row = {"agent_id": "agt_1", "tenant_id": TENANT, "name": "a", "version": 1, "created_at": 0, "updated_at": 0}
+    await ledger.write(Scope.system(), lambda connection: connection.execute(sa.insert(agents), row))
+    registry = ModelRegistry(Settings())
+    yield Process(ledger, metrics, clock, Bus(Settings(), clock), registry)
+    await registry.aclose()
+
+
+async def recorded(ledger, run):
+    return await ledger.read(
+        Scope.system(), lambda connection: repository.run_by_id(connection, run.tenant_id, run.run_id)
+    )
+
+
+async def test_a_run_whose_admission_was_not_confirmed_goes_to_the_workers(ledger, process):
+    run = a_run(TENANT)
+    with pytest.raises(Unavailable):
+        await process.executor.admit(Admission(run, None))
+
+    await process.keeper.beat()  # it is found
+    await process.keeper.beat()  # it is given back
+
+    assert (found := await recorded(ledger, run))
+    assert (found.status, found.owner) == ("queued", None)
+    queued = await ledger.read(Scope.system(), lambda connection: connection.execute(sa.select(outbox)).all())
+    assert [row.message_id for row in queued] == [f"{run.run_id}:1"]
+    await process.keeper.beat()
+    assert process.executor.stranded() == []
+
+
+async def test_a_run_whose_admission_is_still_awaited_stays_with_its_process(ledger, process):
+    run = a_run(TENANT)
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+
+    with process.executor.awaiting(run.run_id):
+        await process.keeper.beat()
+        await process.keeper.beat()
+
+    assert (await recorded(ledger, run)).status == "running"
+
+
+async def test_a_run_of_another_process_is_not_given_back(ledger, process):
+    run = a_run(TENANT, owner="proc_2")
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+
+    await process.keeper.beat()
+    await process.keeper.beat()
+
+    assert (await recorded(ledger, run)).status == "running"
