@@ -19,6 +19,7 @@ from kgents.meter.model import Event
 from kgents.store import sqlite
 from kgents.usage import repository
 from kgents.usage.model import NOTHING, Amounts
+from kgents.workers import meter_sink
 from kgents.workers.lost_runs import LostRuns
 from kgents.workers.relay import Pack, Relay
 
@@ -32,6 +33,12 @@ def without_unique_key() -> None:
         await ingest(self, [event._replace(id=f"{event.id}#{next(numbers)}") for event in events], now)
 
     storage.Storage.ingest = faulty  # type: ignore[method-assign]
+
+
+def impatient_without_unique_key() -> None:
+    """As `no unique key`, where the bus waits for an acknowledgement for 2 s only."""
+    without_unique_key()
+    meter_sink.ACK_WAIT = 2.0
 
 
 def without_acknowledgement() -> None:
@@ -108,6 +115,7 @@ CONTROLS = {
     "no lock": without_lock,
     "no second message": without_second_message,
     "no unique key": without_unique_key,
+    "no unique key, impatient": impatient_without_unique_key,
     "no acknowledgement": without_acknowledgement,
     "lazy database": without_fsync,
     "no usage of the absent": without_the_absent,

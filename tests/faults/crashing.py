@@ -1,4 +1,5 @@
-"""`kgents` with named points at which a process of it kills itself, once, when a file of the point's name is there.
+"""`kgents` with named points at which a process of it kills itself, once, when a file of the point's name is there;
+with a control, and with settings of some processes' own.
 
 Each point is a function of the product and a side of it. The files are in the folder that CRASH_POINTS names; arming a
 point is making its file, and the process that comes by takes the file away before it dies.
@@ -9,12 +10,16 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from kgents.cli.one_machine import OneMachine
+from kgents.cli.supervisor import Forked
+from kgents.config import Settings
 from tests.faults.controls import CONTROLS
 
 
@@ -109,6 +114,16 @@ def _wrapped(function: Callable[..., Any], side: str, passing: Callable[[], None
     return awaited if inspect.iscoroutinefunction(function) else plain
 
 
+def give_own_settings(settings: dict[str, dict[str, str]]) -> None:
+    """Give the processes named settings of their own, such as another way to what they depend on."""
+    for process, own in settings.items():
+        setattr(OneMachine, f"_{process}", _with(getattr(OneMachine, f"_{process}"), own))
+
+
+def _with(sound: Callable[[OneMachine, Settings], Forked], own: dict[str, str]) -> Callable[..., Forked]:
+    return lambda machine, base: sound(machine, base.model_copy(update=own))
+
+
 def _nothing() -> None:
     """The other side."""
 
@@ -116,6 +131,8 @@ def _nothing() -> None:
 if __name__ == "__main__":
     if folder := os.environ.get("CRASH_POINTS"):
         plant(Path(folder))
+    if own_settings := os.environ.get("OWN_SETTINGS"):
+        give_own_settings(json.loads(own_settings))
     if control := os.environ.get("CONTROL"):
         CONTROLS[control]()
     from kgents.cli.main import main

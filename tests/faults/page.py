@@ -99,6 +99,12 @@ BUGS = [
         "pytest tests/integration/agents/test_unfinished.py",
     ),
     Bug(
+        "A run whose admission PostgreSQL committed, but could not confirm before the connection broke, stayed "
+        "`running` with its reservation and its Idempotency-Key until the process ended.",
+        "Its process was alive and never heard of it; a process now gives back runs that it does not know.",
+        "pytest tests/integration/workers/test_keeper.py; make faults ARGS=tests/faults/test_partitions.py",
+    ),
+    Bug(
         "A provider's stream whose connection broke after its usage was told was metered with kgents' own count where "
         "that was higher.",
         "The count and the report were taken together; what is reported with the end of an answer now stands as it is.",

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import httpx2
 from kgents.store.migrate import migrate
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer, serve_postgres
+from tests.support.proxy import FaultyProxy
 from tests.support.up import Up
 from tests.support.waiting import wait_until
 
@@ -44,6 +45,8 @@ class System:
     postgres: PostgresServer | None = None
     database: str = ""
     """The name of its database in PostgreSQL."""
+    links: Mapping[str, FaultyProxy] = field(default_factory=dict)
+    """What its processes reach the others through, where that was asked for: `api-nats`, `worker-database`..."""
 
 
 @contextmanager
@@ -55,15 +58,17 @@ def running(
     points: Path | None = None,
     durable_in: Path | None = None,
     module: str = "kgents.cli.main",
+    proxied: bool = False,
     **more: str,
 ) -> Iterator[System]:
     """A kgents on a database of its own; with a negative control, and with crash points, where they are given; `more`
     is further environment, and `module` what Python runs instead of the command.
 
-    `durable_in` is where PostgreSQL's folder is made, with its own settings for what a power cut leaves.
+    `durable_in` is where PostgreSQL's folder is made, with its own settings for what a power cut leaves. Where it is
+    `proxied`, the API and the worker reach NATS and PostgreSQL through a link each.
     """
     environment = UNMEASURED | more
-    if control or points:
+    if control or points or proxied:
         module = "tests.faults.crashing"
         environment |= {"CONTROL": control, "CRASH_POINTS": str(points or "")}
     with ExitStack() as stack:
@@ -72,9 +77,31 @@ def running(
             server = stack.enter_context(serve_postgres(migrate, durable=durable_in is not None, parent=durable_in))
             name = server.create_database()
             environment |= server.environment(name)
+        links = stack.enter_context(_links(data, environment, server)) if proxied else {}
         up = Up(data, environment=environment, module=module).start()
         stack.callback(stop, up)
-        yield System(up, environment, server, name)
+        yield System(up, environment, server, name, links)
+
+
+@contextmanager
+def _links(data: Path, environment: dict[str, str], server: PostgresServer | None) -> Iterator[dict[str, FaultyProxy]]:
+    """Links for the API and for the worker, in the settings that each of them gets; see crashing.py."""
+    port = free_port()
+    (data / "nats").mkdir(parents=True)
+    (data / "nats" / "endpoint.json").write_text(json.dumps({"port": port, "monitor_port": free_port()}))
+    links: dict[str, FaultyProxy] = {}
+    own: dict[str, dict[str, str]] = {}
+    with ExitStack() as stack:
+        for process in ("api", "worker"):
+            for name, target in [("nats", port)] + ([("database", server.port)] if server else []):
+                links[f"{process}-{name}"] = FaultyProxy(target)
+                stack.callback(links[f"{process}-{name}"].close)
+            own[process] = {"nats_url": f"nats://127.0.0.1:{links[f'{process}-nats'].port}"}
+            if server:
+                url = environment["KGENTS_DATABASE_URL"]
+                own[process]["database_url"] = url.replace(f":{server.port}/", f":{links[f'{process}-database'].port}/")
+        environment["OWN_SETTINGS"] = json.dumps(own)
+        yield links
 
 
 def stop(up: Up) -> None:

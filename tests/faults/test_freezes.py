@@ -20,7 +20,7 @@ from tests.support.results import record
 ROUNDS = [("worker", "meter"), ("api", "nats")]
 if FULL:
     ROUNDS += [("worker",), ("api",), ("meter",), ("nats",), ("api", "worker"), ("meter", "nats"), ("worker", "nats")]
-    ROUNDS *= 7
+    ROUNDS *= 8  # 112 processes
 LONGER = ACK_WAIT + 2.0
 CLIENTS = 8
 

@@ -26,7 +26,8 @@ class FaultyProxy:
         self._target_port = target_port
         self._delay = 0.0
         self._server: asyncio.Server | None = None
-        self._flowing: asyncio.Event
+        self._there: asyncio.Event
+        self._back: asyncio.Event
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
@@ -40,6 +41,10 @@ class FaultyProxy:
     def hang(self) -> None:
         """Accept connections and carry nothing, as a host that is frozen or a firewall that drops."""
         self._call(self._hang())
+
+    def silence(self) -> None:
+        """Carry what is sent there, and nothing back: what is asked for is done, and nobody hears of it."""
+        self._call(self._silence())
 
     def refuse(self) -> None:
         """Reset every connection and refuse new ones, as when the process behind is gone."""
@@ -64,12 +69,13 @@ class FaultyProxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _prepare(self) -> None:
-        self._flowing = asyncio.Event()
+        self._there, self._back = asyncio.Event(), asyncio.Event()
         await self._heal()
 
     async def _heal(self) -> None:
         self._delay = 0.0
-        self._flowing.set()
+        self._there.set()
+        self._back.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
@@ -77,7 +83,11 @@ class FaultyProxy:
         self._delay = seconds
 
     async def _hang(self) -> None:
-        self._flowing.clear()
+        self._there.clear()
+        self._back.clear()
+
+    async def _silence(self) -> None:
+        self._back.clear()
 
     async def _refuse(self) -> None:
         if self._server is not None:
@@ -108,7 +118,9 @@ class FaultyProxy:
             return
         self._writers.add(there_writer)
         try:
-            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, there_writer, self._there), self._pump(there_reader, writer, self._back)
+            )
         finally:
             for end in (writer, there_writer):
                 end.close()
@@ -116,13 +128,14 @@ class FaultyProxy:
                     await end.wait_closed()
                 self._writers.discard(end)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await asyncio.sleep(self._delay)
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(data)
                 await writer.drain()
+        await flowing.wait()  # the end of a connection is data, too
         writer.close()
 
 

@@ -16,7 +16,7 @@ from kgents.workers import lost_runs
 
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "orphans": lambda connection: runs.orphans(connection, 1, 10),
-    "runs to cancel": lambda connection: runs.to_cancel(connection, "proc_1"),
+    "runs of a process": lambda connection: runs.held(connection, "proc_1"),
     "queued runs": lambda connection: lost_runs.handed_over(connection, 1),
 }
 

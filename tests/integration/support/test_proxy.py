@@ -12,24 +12,44 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.proxy import FaultyProxy
+from tests.support.waiting import wait_until
 
 
-class Echo(socketserver.BaseRequestHandler):
+class Echo(socketserver.ThreadingTCPServer):
+    """Sends back what it receives, and remembers it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), EchoHandler)
+        self.received = b""
+        self.ended = threading.Event()
+
+
+class EchoHandler(socketserver.BaseRequestHandler):
+    server: Echo
+
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError):
             while data := self.request.recv(1024):
+                self.server.received += data
                 self.request.sendall(data)
+        self.server.ended.set()
 
 
 @pytest.fixture
-def proxy() -> Iterator[FaultyProxy]:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        server.daemon_threads = True
+def behind() -> Iterator[Echo]:
+    with Echo() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        between = FaultyProxy(server.server_address[1])
-        yield between
-        between.close()
+        yield server
         server.shutdown()
+
+
+@pytest.fixture
+def proxy(behind: Echo) -> Iterator[FaultyProxy]:
+    between = FaultyProxy(behind.server_address[1])
+    yield between
+    between.close()
 
 
 def connect(proxy: FaultyProxy) -> socket.socket:
@@ -63,6 +83,28 @@ def test_hang_answers_only_after_healing(proxy: FaultyProxy) -> None:
         proxy.heal()
         connection.settimeout(5)
         assert connection.recv(1024) == b"hello"
+
+
+def test_silence_carries_what_is_sent_and_no_answer(proxy: FaultyProxy, behind: Echo) -> None:
+    with connect(proxy) as connection:
+        proxy.silence()
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            echo(connection, b"hello")
+        assert behind.received == b"hello"
+        proxy.heal()
+        connection.settimeout(5)
+        assert connection.recv(1024) == b"hello"
+
+
+def test_a_hanging_link_does_not_tell_that_an_end_has_left(proxy: FaultyProxy, behind: Echo) -> None:
+    with connect(proxy) as connection:
+        assert echo(connection, b"hello") == b"hello"
+        proxy.hang()
+    with pytest.raises(TimeoutError):
+        wait_until(behind.ended.is_set, seconds=0.3)
+    proxy.heal()
+    wait_until(behind.ended.is_set)
 
 
 def test_refuse_cuts_and_lets_nobody_in_until_healed(proxy: FaultyProxy) -> None:
