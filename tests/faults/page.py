@@ -99,6 +99,11 @@ BUGS = [
         "pytest tests/integration/agents/test_unfinished.py",
     ),
     Bug(
+        "`kgents up` ended, with all its processes, when it had to start one of them again while the disk was full.",
+        "It could not write which process ids it has, and took that for the end; it now tries again.",
+        "pytest tests/faults/test_full_disks.py -k dies",
+    ),
+    Bug(
         "A run whose admission PostgreSQL committed, but could not confirm before the connection broke, stayed "
         "`running` with its reservation and its Idempotency-Key until the process ended.",
         "Its process was alive and never heard of it; a process now gives back runs that it does not know.",

@@ -11,6 +11,7 @@ import orjson
 from tests.support.tenants import Tenant
 
 AT_ONCE = 20
+PATIENCE = 60.0  # seconds for a whole stream
 
 
 class Ask(NamedTuple):
@@ -52,14 +53,19 @@ async def _ask(tenant: Tenant, ask: Ask) -> None:
         + f"Authorization: Bearer {tenant.key}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
         + content
     )
-    left = ask.after if ask.after is not None else 2**31
-    async with asyncio.timeout(30):
-        # Without a byte of the answer the run may not have been admitted; from the first one on it counts.
-        while left > 0 and (part := await reader.read(min(left, 2**16))):
-            left -= len(part)
-            if part.endswith(b"0\r\n\r\n"):
-                break
-    writer.transport.abort()
+    received = b""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            # Without a byte of the answer the run may not have been admitted; from the first one on it counts.
+            while ask.after is None or len(received) < ask.after:
+                part = await reader.read(2**16 if ask.after is None else ask.after - len(received))
+                received += part
+                if not part or received.endswith(b"0\r\n\r\n"):
+                    break
+    except TimeoutError as error:
+        raise AssertionError(f"no end of {ask} within {PATIENCE:g} s, after {received[-300:]!r}") from error
+    finally:
+        writer.transport.abort()
 
 
 def all_ended(tenant: Tenant) -> bool:

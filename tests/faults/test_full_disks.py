@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checker import check
-from tests.faults.disk import SmallDisk, a_small_disk
+from tests.faults.disk import SmallDisk, a_small_disk, family
 from tests.faults.load import Load
-from tests.faults.supervisor import Supervisor
+from tests.faults.supervisor import Supervisor, kill
 from tests.faults.systems import FULL, System, new_seed, running
+from tests.support.postgres import PostgresServer
 from tests.support.results import record
+from tests.support.waiting import wait_until
 
 ROUNDS = 10 if FULL else 1
 FOR = 3.0  # seconds
@@ -58,9 +60,11 @@ def test_a_full_disk_loses_nothing_and_is_got_over(tmp_path: Path, store: str) -
     ):
         with Load(system.up.url, system.up.key, history, clients=CLIENTS, seed=seed) as load:
             supervisor = Supervisor(system.up, load)
+            restarts = 0
             for _ in range(ROUNDS):
                 with disk.full():
                     time.sleep(FOR)
+                restarts += _start_again(system.postgres)
                 supervisor.heal(WITHIN)
         verdict = check(system.up, client, history)
     healed = f"back at 90 % of {supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s"
@@ -69,7 +73,30 @@ def test_a_full_disk_loses_nothing_and_is_got_over(tmp_path: Path, store: str) -
         "A full disk loses nothing",
         "tests/faults/test_full_disks.py",
         f"{store}: full {ROUNDS} times during {verdict.calls.total():,} requests: "
-        f"{len(verdict.violations)} violations; {healed}",
+        f"{len(verdict.violations)} violations; {healed}"
+        + (f"; PostgreSQL gave up and was started again {restarts} times" if restarts else ""),
         seed,
     )
     assert not verdict.violations, verdict
+
+
+def _start_again(postgres: PostgresServer | None) -> bool:
+    """Start a PostgreSQL that has given up, as its service manager does: where its log does not fit, it ends."""
+    if postgres is None or postgres.process.is_running():
+        return False
+    postgres.stop()
+    postgres.start()
+    return True
+
+
+def test_a_process_that_dies_while_the_disk_is_full_is_started_again(tmp_path: Path) -> None:
+    with a_small_disk("512m") as disk, on_a_small_disk("everything", tmp_path, disk) as system:
+        up, before = int(system.up.facts["pids"]["up"]), system.up.pid("worker")
+        processes = len(family(up))
+        with disk.full():
+            kill(before)
+            wait_until(lambda: before not in family(up) and len(family(up)) == processes, what="it is started again")
+        wait_until(lambda: system.up.pid("worker") != before, what="its pid is told")
+        with system.up.client() as client:
+            body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
+            wait_until(lambda: client.post("/v1/chat/completions", json=body).is_success, seconds=30)

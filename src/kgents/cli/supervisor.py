@@ -184,7 +184,8 @@ class _Running:
 @dataclass(slots=True)
 class Supervisor:
     """Keeps children running until it is told to stop. `stop_grace` is how long each gets after SIGTERM, in seconds;
-    `started` is told the pids by name whenever a child was started.
+    `started` is told the pids by name whenever a child was started. What can't be done now, because the disk is full or
+    memory is short, is tried again.
     """
 
     stop_grace: float
@@ -192,6 +193,7 @@ class Supervisor:
     _running: list[_Running] = field(default_factory=list)
     _stopping: bool = False
     _looked: float = 0.0
+    _untold: bool = False
 
     def start(self, child: Child) -> int:
         """Start a child and keep it running; answers its pid."""
@@ -263,9 +265,22 @@ class Supervisor:
     def _restart(self) -> None:
         for running in self._running:
             if running.restart_at is not None and time.monotonic() >= running.restart_at:
-                running.pid = running.child.start()
-                running.started, running.restart_at = time.monotonic(), None
+                self._start_again(running)
+        if self._untold:
+            with contextlib.suppress(OSError):  # then the next turn does it
                 self.started(self.pids())
+                self._untold = False
+
+    def _start_again(self, running: _Running) -> None:
+        try:
+            running.pid = running.child.start()
+        except (OSError, KgentsError) as error:
+            running.backoff = min(MAX_BACKOFF, running.backoff * 2 or 0.1)
+            running.restart_at = time.monotonic() + running.backoff
+            log.warning("process can't be started, trying again", process=running.child.name, reason=str(error))
+            return
+        running.started, running.restart_at = time.monotonic(), None
+        self._untold = True
 
     def _stop(self, running: _Running) -> None:
         if running.restart_at is not None:
