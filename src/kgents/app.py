@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -22,10 +23,12 @@ from kgents.agents.keeper import Keeper
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
 from kgents.agents.tools.egress import EgressRules
+from kgents.api.admission import Admission
 from kgents.api.app import build_api
+from kgents.api.gate import Gate
 from kgents.api.limits import RateLimits
 from kgents.api.services import Services
-from kgents.api.transport import OneWriteProtocol
+from kgents.api.transport import Protocol, allow_connections, close_idle
 from kgents.bus.model import BusUnavailable
 from kgents.bus.monitor import verify_durable
 from kgents.bus.nats import Bus
@@ -238,18 +241,18 @@ async def _api(settings: Settings, ready: Ready, listener: Listener, metrics: Li
             parts.health.draining = True
             await parts.executor.drain(settings.shutdown_grace)
 
+        gate = Gate(services.admission, services.authenticator, allow_connections(settings.max_connections))
         config = uvicorn.Config(
             build_api(services, ROUTES),
             host=settings.host,
             port=settings.port,
-            http=OneWriteProtocol,
+            http=functools.partial(Protocol, gate),  # type: ignore[arg-type]
             loop="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             limit_concurrency=None,
             h11_max_incomplete_event_size=65_536,
@@ -257,6 +260,7 @@ async def _api(settings: Settings, ready: Ready, listener: Listener, metrics: Li
         server = _Server(config, drain)
         async with _telemetry(parts, metrics):
             parts.spawn(_announce(server, ready), "announce")
+            parts.spawn(close_idle(server.server_state.connections), "idle connections")
             with _signals(server.handle_exit):
                 await server.serve(sockets=[listener] if listener else None)
 
@@ -310,6 +314,7 @@ def _services(parts: Parts) -> Services:
         health=parts.health,
         authenticator=Authenticator(parts.store, parts.clock, peppers, parts.feed.fresh),
         limits=RateLimits(_limiter(parts), settings),
+        admission=Admission(settings, parts.metrics),
         registry=parts.registry,
         planner=parts.planner,
         catalog=Catalog(parts.store, parts.feed.fresh),

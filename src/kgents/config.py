@@ -73,6 +73,14 @@ class Settings(BaseSettings):
     shutdown_grace: float = 25.0
     run_lease: float = 10.0
     idempotency_ttl: float = 86_400.0
+    # For when more comes than an API process can serve (api/admission.py): how many requests are worked on at once, how
+    # many wait for their turn and for how long, and how many connections are open; all at most. What is more is refused
+    # with 503.
+    max_at_work: Annotated[int, Field(ge=1)] = 64
+    max_waiting: Annotated[int, Field(ge=1)] = 512
+    max_wait: Annotated[float, Field(gt=0)] = 2.0
+    max_connections: Annotated[int, Field(ge=1)] = 4000
+
     default_requests_per_minute: int = 60_000
     default_tokens_per_minute: int = 10_000_000
 

@@ -26,8 +26,9 @@ DESCRIPTION = """
 Serve AI agents to many tenants, with every token and run metered.
 
 Authenticate with `Authorization: Bearer kg_...`. Errors are RFC 9457 problem documents with a stable `type`; the
-OpenAI-compatible routes answer in OpenAI's own error shape. Every POST takes an `Idempotency-Key`. Lists are paged
-with `limit` and `after`.
+OpenAI-compatible routes answer in OpenAI's own error shape. 429 is the tenant's own rate limit; 503 `overloaded` says
+that more requests come than can be served; both say in `Retry-After` when to try again. Every POST takes an
+`Idempotency-Key`. Lists are paged with `limit` and `after`.
 """
 
 DIRECT = (chat.create_chat_completion, responses.create_response)  # the endpoints that carry the load

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from starlette.types import Scope as AsgiScope
 
 from kgents.agents.ledger_ops import MAX_KEY_LENGTH, IdempotencyKey
+from kgents.api.admission import Place
 from kgents.api.services import Services
 from kgents.clock import SECOND
 from kgents.errors import InvalidRequest
@@ -29,6 +30,7 @@ class Call:
     traceparent: str | None
     idempotency: IdempotencyKey | None
     headers: list[tuple[bytes, bytes]]
+    place: Place
 
     @property
     def tenant_id(self) -> str:

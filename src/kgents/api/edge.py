@@ -1,7 +1,8 @@
 """The outermost layer of the API: what happens to every request before and after its route.
 
 In this order, so that the cheapest refusals come first and nothing is parsed for a caller who is not let in: request
-id and trace, API key, rate limit, body size, JSON depth; then the route; then headers, metrics and one log line.
+id and trace, API key, rate limit, body size, JSON depth, a place to be worked on; then the route; then headers, metrics
+and one log line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kgents.api.admission import Place
 from kgents.api.call import CALL, Call, idempotency_of
 from kgents.api.direct import DirectRoute
 from kgents.api.problems import respond
@@ -27,10 +29,12 @@ from kgents.telemetry import logs, traces
 log = structlog.get_logger("kgents.api")
 
 REQUEST_ID = "kgents.request_id"
+GONE = "kgents.gone"
+"""In the scope of a request whose connection has ended."""
 BODY_TIMEOUT = 30.0  # seconds for a client to send its body
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
-_SECURITY = [
+SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -78,11 +82,12 @@ class _Exchange:
         self._send = send
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._extra: list[tuple[bytes, bytes]] = []
+        self._place: Place | None = None
         self._status = 0
         self._ended = False
         self._path: str = scope["path"]
         given = self._headers.get(b"x-request-id")
-        self._request_id = (given and _usable(given)) or new_id("req")
+        self._request_id = (given and usable(given)) or new_id("req")
         scope[REQUEST_ID] = self._request_id
 
     async def run(self) -> None:
@@ -99,6 +104,8 @@ class _Exchange:
             try:
                 await self._guarded()
             finally:
+                if self._place is not None:
+                    self._place.leave()
                 elapsed = perf_counter() - started
                 route = getattr(self._scope.get("route"), "path", "unmatched")
                 exchange.answered(self._scope["method"], route, self._status or 499)
@@ -147,6 +154,8 @@ class _Exchange:
 
     async def _sent(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if self._place is not None:
+                self._place.leave()
             self._status = message["status"]
             given = message["headers"]
             present = {name for name, _ in given}
@@ -154,7 +163,7 @@ class _Exchange:
                 *given,
                 (b"x-request-id", self._request_id.encode()),
                 *self._extra,
-                *(pair for pair in _SECURITY if pair[0] not in present),
+                *(pair for pair in SECURITY if pair[0] not in present),
             ]
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
@@ -167,6 +176,7 @@ class _Exchange:
         logs.bind(tenant_id=principal.tenant_id)
         await self._limit(principal)
         body = await self._body()
+        place = await self._turn(principal.tenant_id)
         call = Call(
             services,
             principal,
@@ -181,8 +191,18 @@ class _Exchange:
                 services.settings.idempotency_ttl,
             ),
             self._extra,
+            place,
         )
         return call, body
+
+    async def _turn(self, tenant_id: str) -> Place:
+        admission = self._services.admission
+        place = self._place = admission.enter(tenant_id)
+        if place is None:
+            place = self._place = await admission.wait(tenant_id)
+            if self._scope.get(GONE):
+                raise InvalidRequest("The client went away before its request was begun.")
+        return place
 
     async def _authenticate(self) -> Any:
         scheme, _, token = self._headers.get(b"authorization", b"").partition(b" ")
@@ -193,7 +213,16 @@ class _Exchange:
             )
         text = token.strip().decode("latin-1")
         authenticator = self._services.authenticator
-        return authenticator.cached(text) or await authenticator.authenticate(text)
+        known = authenticator.cached(text)
+        if known is not None:
+            return known
+        # Those who are not known yet take turns with everybody as if they were one tenant.
+        admission = self._services.admission
+        place = admission.enter("") or await admission.wait("")
+        try:
+            return await authenticator.authenticate(text)
+        finally:
+            place.leave()
 
     async def _limit(self, principal: Any) -> None:
         decision = await self._services.limits.request(principal)
@@ -283,7 +312,7 @@ class _Timer:
         self._handle.cancel()
 
 
-def _usable(given: bytes) -> str | None:
+def usable(given: bytes) -> str | None:
     """The client's request id, if it is a plain one that does not look like a secret, since it is logged."""
     text = given.decode("latin-1")
     return text if _REQUEST_ID.fullmatch(given) and logs.redact(text) == text else None

@@ -90,6 +90,7 @@ async def launch(call: Call, ask: Ask) -> Launched:
     admitted = await services.executor.admit(Admission(run, call.idempotency))
     if admitted.replay_of:
         return await _replay(call, admitted.replay_of)
+    call.place.leave()  # what comes now is mostly waiting for a model
     if background:
         await services.limits.charge(call.principal, sum(run.reserved[1:3]))
         await signals.nudge(services.bus)

@@ -9,6 +9,7 @@ from kgents.agents.catalog import Catalog
 from kgents.agents.executor import Executor
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
+from kgents.api.admission import Admission
 from kgents.api.limits import RateLimits
 from kgents.bus.nats import Bus
 from kgents.clock import Clock
@@ -35,6 +36,7 @@ class Services:
     health: HealthBoard
     authenticator: Authenticator
     limits: RateLimits
+    admission: Admission
     registry: ModelRegistry
     planner: Planner
     catalog: Catalog

@@ -5,6 +5,7 @@ Names and units follow https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -37,6 +38,9 @@ class Metrics:
         )
         self._in_flight = 0
         self._gauge("http_requests_in_flight", "HTTP requests being answered.").set_function(lambda: self._in_flight)
+        self._shed = self._counter(
+            "requests_refused", "Requests refused because more come than can be served.", ("reason",)
+        )
         self._limited = self._counter("rate_limited", "Requests refused by a rate limit.", ("kind",))
         self._quota = self._counter("quota_exceeded", "Runs refused or ended by a quota.", ("meter",))
         self._runs = self._counter("runs", "Runs that ended.", ("mode", "status"))
@@ -94,6 +98,20 @@ class Metrics:
         method = method if method in METHODS else "OTHER"
         self._of(self._requests, route, method, str(status)).inc()
         self._of(self._durations, route, method).observe(seconds)
+
+    def request_refused(self, reason: str) -> None:
+        """A request was refused for overload, with `reason` `queue`, `wait` or `connections`. Those refused by their
+        head alone are counted in no other metric.
+        """
+        self._of(self._shed, reason).inc()
+
+    def watch_admission(
+        self, at_work: Callable[[], float], waiting: Callable[[], float], limit: Callable[[], float]
+    ) -> None:
+        """Where to read, whenever metrics are asked for, how many requests are worked on and wait."""
+        self._gauge("requests_at_work", "Requests that hold a place.").set_function(at_work)
+        self._gauge("requests_waiting", "Requests that wait for a place.").set_function(waiting)
+        self._gauge("requests_at_work_limit", "How many places there are now.").set_function(limit)
 
     def rate_limited(self, kind: str) -> None:
         """A request was refused by a rate limit of `requests` or `tokens`."""
