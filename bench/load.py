@@ -21,7 +21,10 @@ import uvloop
 from bench.client import CUT, Connection, connect
 
 DRAIN = 30.0  # seconds that the last requests of an open loop may take
+REST = 5.0  # seconds that the last requests of a closed loop may take
 _START = Random(4)
+CONNECTION = Connection
+"""The class of the connections; one that looks closer may take its place."""
 TICK = 0.001  # seconds between two looks at the clock in an open loop
 
 
@@ -81,7 +84,7 @@ class _Generator:
 
     async def open(self, count: int) -> list[Connection]:
         """Open the connections."""
-        self._connections = [await connect(self._url, self._answered) for _ in range(count)]
+        self._connections = [await connect(self._url, self._answered, CONNECTION) for _ in range(count)]
         return self._connections
 
     def close(self) -> None:
@@ -111,7 +114,7 @@ class _Generator:
     async def _reopen(self) -> None:
         await asyncio.sleep(0.01)
         try:
-            connection = await connect(self._url, self._answered)
+            connection = await connect(self._url, self._answered, CONNECTION)
         except OSError:
             self.result.statuses[CUT] += 1
             await self._reopen()
@@ -130,10 +133,20 @@ class _Generator:
 
 class _Closed(_Generator):
     sending = True
+    resting = 0
 
     def free(self, connection: Connection) -> None:
         if self.sending:
             self.send(connection, perf_counter())
+        else:
+            self.resting += 1
+
+    async def rest(self) -> None:
+        """Send nothing more, and wait for what is under way, but not for long."""
+        self.measuring = self.sending = False
+        deadline = perf_counter() + REST
+        while self.resting < len(self._connections) and perf_counter() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(TICK)
 
 
 async def closed(url: str, requests: Sequence[bytes], *, connections: int, seconds: float, warm: float = 1.0) -> Load:
@@ -150,7 +163,7 @@ async def closed(url: str, requests: Sequence[bytes], *, connections: int, secon
         await asyncio.sleep(seconds)
         generator.result.seconds = perf_counter() - began
         generator.result.generator = process_time() - used
-        generator.measuring = generator.sending = False
+        await generator.rest()
     finally:
         generator.close()
     return generator.finished()

@@ -11,6 +11,7 @@ from kgents import app
 from kgents.agents.events import Channel
 from kgents.agents.ledger_ops import Admit, Recorded
 from kgents.agents.runner import RunTask
+from kgents.api.admission import Admission, Place, _Flow
 from kgents.bus.server import LocalNats
 from kgents.bus.streams import USAGE_SUBJECT
 from kgents.errors import Unavailable
@@ -109,8 +110,18 @@ def without_what_broke_off() -> None:
     RunTask._cut_off = lambda self, text: NOTHING  # type: ignore[method-assign]
 
 
+def without_admission() -> None:
+    """Everybody gets a place at once."""
+
+    def faulty(self: Admission, name: str) -> Place:
+        return self._seat(self._flows.setdefault(name, _Flow(name)))
+
+    Admission.enter = faulty  # type: ignore[method-assign]
+
+
 CONTROLS = {
     "lazy bus": with_lazy_bus,
+    "no admission": without_admission,
     "no claim": without_claims,
     "no lock": without_lock,
     "no second message": without_second_message,
