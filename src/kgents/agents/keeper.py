@@ -36,22 +36,23 @@ class Keeper:
         """Say that this process is alive, cancel what is to be cancelled, and find runs that are recorded as this
         process's and that it does not carry out: the next beat gives them back. Raises Unavailable.
 
-        Such a run is left when the database commits an admission and goes away before it says so, however late.
+        Such a run is left when the database commits an admission and goes away before it says so, however late. A run
+        that ends just now looks the same; giving that back changes nothing.
         """
         instance, now = self._executor.instance, self._clock.now()
         stranded = self._executor.stranded()
 
-        def unit(connection: Connection) -> list[runs.Held]:
+        def unit(connection: Connection) -> tuple[list[runs.Held], list[str]]:
             runs.heartbeat(connection, self._name, instance, self._kind, now)
-            for run in stranded:
-                runs.requeue(connection, run, now)
-            return runs.held(connection, instance)
+            returned = [run.run_id for run in stranded if runs.requeue(connection, run, now)]
+            return runs.held(connection, instance), returned
 
-        held = await self._store.write(Scope.system(), unit)
+        held, returned = await self._store.write(Scope.system(), unit)
         self._executor.given_back(stranded)
+        for run_id in returned:
+            log.warning("gave back a run that was recorded as this process's", run_id=run_id)
         for run in held:
             if not self._executor.knows(run.run_id):
-                log.warning("run was recorded as this process's, which never heard of it", run_id=run.run_id)
                 self._executor.strand(run)
             elif run.cancel_requested:
                 self._executor.cancel(run.run_id)
