@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kgents.api.response_shapes import run_id_of
+from tests.faults.systems import UNMEASURED
 from tests.support.up import Up
 
 HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def fuzz(up: Up, caller: Caller, seed: int, examples: int, folder: Path, only: S
         text=True,
         timeout=3600,
         cwd=folder,
-        env={**os.environ, "KGENTS_FUZZ_KEPT": " ".join(kept)},
+        env={**os.environ, **UNMEASURED, "KGENTS_FUZZ_KEPT": " ".join(kept)},
     )
     said = "\n".join(line[:500] for line in done.stdout.splitlines()).partition("FAILURES")[2].partition("WARNINGS")[0]
     fuzzed = Fuzzed(seed, said=said + done.stderr[-2000:])
@@ -97,29 +98,30 @@ def _people(up: Up) -> tuple[dict[str, str], list[str]]:
 
 def _things(up: Up, key: str) -> dict[str, list[str]]:
     """Things for requests that are seldom made up rightly, the caller's but for tenants, by the configuration's names
-    of them. Half of the responses and runs are still under way.
+    of them.
     """
-    slow = {"model": "echo", "input": f"/sleep 30 {'word ' * 20}", "background": True}
-    response = [{"model": "echo", "input": "hello"}, slow]
-    made: dict[str, tuple[str, list[dict[str, Any]]]] = {
-        "made_agents": ("/v1/agents", [{"name": "", "model": "kgents:echo"}]),
-        "keys": ("/v1/api-keys", [{"name": "", "role": "viewer"}]),
-        "responses": ("/v1/responses", response),
-        "runs": ("/v1/responses", response),
-        "sessions": ("/v1/sessions", [{"agent": "echo"}]),
-        "tenants": ("/v1/tenants", [{"name": ""}]),
+    ended, running = ({"model": "echo", "input": text, "background": True} for text in ("hello", "/sleep 30 a b c d e"))
+    made: dict[str, tuple[str, dict[str, Any]]] = {
+        "made_agents": ("/v1/agents", {"name": "", "model": "kgents:echo"}),
+        "keys": ("/v1/api-keys", {"name": "", "role": "viewer"}),
+        "sessions": ("/v1/sessions", {"agent": "echo"}),
+        "tenants": ("/v1/tenants", {"name": ""}),
+        "responses": ("/v1/responses", ended),
+        "runs": ("/v1/responses", ended),
+        "running_responses": ("/v1/responses", running),
+        "running_runs": ("/v1/responses", running),
     }
     found: dict[str, list[str]] = {}
     with up.client(key) as caller, up.admin() as admin:
-        for name, (path, bodies) in made.items():
-            client = admin if name == "tenants" else caller
+        for name, (path, body) in made.items():
             found[name] = []
-            for number in range(20):
-                body = bodies[number % len(bodies)]
-                answer = client.post(path, json={**body, "name": f"made-{number}"} if "name" in body else body)
+            for number in range(8):
+                named = {**body, "name": f"made-{number}"} if "name" in body else body
+                answer = (admin if name == "tenants" else caller).post(path, json=named)
                 answer.raise_for_status()
                 found[name].append(str(answer.json()["id"]))
-    found["runs"] = [run_id_of(response) for response in found["runs"]]
+    for name in ("runs", "running_runs"):
+        found[name] = [run_id_of(response) for response in found[name]]
     return found
 
 

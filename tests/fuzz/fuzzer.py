@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.faults.systems import UNMEASURED
 
 ROOT = Path(__file__).parents[2]
 MAX_INPUT = 2048  # bytes
@@ -43,6 +46,7 @@ def run(target: str, folder: Path, *, seed: int, executions: int, seconds: int) 
         errors="replace",
         timeout=seconds + 120,
         cwd=ROOT,
+        env={**os.environ, **UNMEASURED},
     )
     said = done.stdout + done.stderr
     count, covered = _EXECUTIONS.search(said), _COVERED.findall(said)

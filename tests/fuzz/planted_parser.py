@@ -1,11 +1,14 @@
-"""A parser with a planted fault: behind a head of five bytes it takes a byte too many."""
+"""A parser with a planted fault: behind a head of three bytes it takes one that may not be there."""
 
 from __future__ import annotations
 
 
 def parse(data: bytes) -> int:
-    """The number behind the head `kg:v1`. Raises ValueError for anything else."""
-    for place, expected in enumerate(b"kg:v1"):
-        if place >= len(data) or data[place] != expected:
-            raise ValueError("the head is missing")
-    return data[5]  # IndexError where nothing follows
+    """The number behind the head `kg:`. Raises ValueError for anything else."""
+    if data[:1] != b"k":
+        raise ValueError("the first byte is wrong")
+    if data[1:2] != b"g":
+        raise ValueError("the second byte is wrong")
+    if data[2:3] != b":":
+        raise ValueError("the third byte is wrong")
+    return data[3]  # IndexError where nothing follows

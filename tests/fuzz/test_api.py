@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.faults.systems import FULL, UNMEASURED
 from tests.fuzz.api import CALLERS, Fuzzed, fuzz
 from tests.isolation.systems import running
 from tests.support.results import record
 
-FULL = bool(os.environ.get("KGENTS_FULL"))
 CASES = 50_000 if FULL else 1_500  # on each database
 EXAMPLES = 120 if FULL else 8  # of each operation in a chunk, beside those of the coverage phase
 MAX_SECONDS = 3600
@@ -32,7 +32,7 @@ def test_the_api_does_what_its_document_says(dialect: str, tmp_path: Path) -> No
     while sum(chunk.cases for chunk in chunks) < CASES and time.monotonic() < ended:
         caller = CALLERS[seed % 2]
         print(f"{dialect}: {caller}, KGENTS_SEED={seed}")
-        with running(dialect, tmp_path / f"data{seed}") as system:
+        with running(dialect, tmp_path / f"data{seed}", **UNMEASURED) as system:
             secured |= operations(system.up.url, caller)
             chunk = fuzz(system.up, caller, seed, EXAMPLES, tmp_path / f"chunk{seed}")
         assert chunk.sound, f"{dialect}: {chunk.complaint()}"

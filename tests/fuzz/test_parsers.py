@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz.fuzzer import MISSING, run
+from tests.faults.systems import FULL, new_seed
+from tests.fuzz.fuzzer import MISSING, Outcome, run
 from tests.support.results import record
 
-FULL = bool(os.environ.get("KGENTS_FULL"))
 EXECUTIONS = 10_000_000 if FULL else 20_000
 SECONDS = int(os.environ.get("KGENTS_FUZZ_SECONDS", 3600)) if FULL else 120
 COMMAND = "KGENTS_FULL=1 pytest tests/fuzz/test_parsers.py"
@@ -20,11 +21,8 @@ CONTROL = "planted"
 TARGETS = sorted(
     path.stem for path in (Path(__file__).parent / "targets").glob("*.py") if path.stem not in ("__init__", CONTROL)
 )
+Outcomes = dict[str, Future[Outcome]]
 needs_atheris = pytest.mark.skipif(bool(MISSING), reason=MISSING)
-
-
-def seed_of() -> int:
-    return int(os.environ.get("KGENTS_SEED") or 1 + secrets.randbelow(2**31 - 1))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -35,19 +33,45 @@ def test_the_parser_takes_or_refuses_its_seeds(target: str) -> None:
         module.check(data)
 
 
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Outcome]]]:
+    """What is to come of each chosen parser's fuzzing: as many at a time as there are processors."""
+    chosen = [
+        item.callspec.params["target"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == test_the_parser_withstands_the_fuzzer.__name__
+    ]
+    seed = new_seed()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            target: pool.submit(
+                run,
+                f"tests.fuzz.targets.{target}",
+                tmp_path_factory.mktemp(target) / "run",
+                seed=seed,
+                executions=EXECUTIONS,
+                seconds=SECONDS,
+            )
+            for target in chosen
+        }
+        pool.shutdown(cancel_futures=True)
+
+
 @needs_atheris
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_parser_withstands_the_fuzzer(target: str, tmp_path: Path) -> None:
-    seed = seed_of()
-    outcome = run(f"tests.fuzz.targets.{target}", tmp_path / "run", seed=seed, executions=EXECUTIONS, seconds=SECONDS)
-    assert not outcome.found, f"KGENTS_SEED={seed}: {outcome.found}"
-    enough = "" if outcome.executions >= EXECUTIONS else f", stopped after {SECONDS} s"
-    assert outcome.executions >= EXECUTIONS or FULL
-    record("Safe parsers", COMMAND, f"{target}: {outcome.executions:,} executions{enough}, 0 crashes, 0 hangs", seed)
+def test_the_parser_withstands_the_fuzzer(target: str, outcomes: Outcomes) -> None:
+    outcome = outcomes[target].result()
+    assert not outcome.found, f"KGENTS_SEED={outcome.seed}: {outcome.found}"
+    enough = "" if outcome.executions >= EXECUTIONS else f" (stopped after {SECONDS} s)"
+    assert FULL or not enough
+    figure = f"{target}: {outcome.executions:,} executions{enough}, 0 crashes, 0 hangs"
+    record("Safe parsers", COMMAND, figure, outcome.seed)
 
 
 @needs_atheris
 def test_a_planted_crash_is_found(tmp_path: Path) -> None:
-    outcome = run(f"tests.fuzz.targets.{CONTROL}", tmp_path / "run", seed=seed_of(), executions=5_000_000, seconds=120)
+    outcome = run(f"tests.fuzz.targets.{CONTROL}", tmp_path / "run", seed=new_seed(), executions=5_000_000, seconds=120)
     assert "IndexError" in outcome.found
     record("Safe parsers, control", COMMAND, f"planted: found after {outcome.executions:,} executions", outcome.seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.systems import UNMEASURED
 from tests.fuzz.api import fuzz
 from tests.fuzz.planted import PLANTED
 from tests.support.results import record
@@ -21,7 +22,7 @@ FOUND = {
 
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_fault_in_the_api_is_found(fault: str, tmp_path: Path) -> None:
-    up = Up(tmp_path / "data", environment={"PLANT": fault}, module="tests.fuzz.planted").start()
+    up = Up(tmp_path / "data", environment={"PLANT": fault, **UNMEASURED}, module="tests.fuzz.planted").start()
     try:
         chunk = fuzz(up, "owner", 1, 10, tmp_path / "chunk", only=[PLANTED[fault][1]])
     finally:

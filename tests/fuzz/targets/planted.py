@@ -1,4 +1,4 @@
-"""The control: a parser that breaks on one input in 2^40, which only what it covers leads to."""
+"""The control: a parser that breaks behind three bytes, hardly ever guessed together; what is covered leads there."""
 
 from __future__ import annotations
 
