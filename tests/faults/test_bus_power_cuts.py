@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
-from kgents.bus.nats import Ack, Bus
+from kgents.bus.nats import Ack, Bus, BusUnavailable
 from kgents.bus.streams import USAGE_STREAM, USAGE_SUBJECT
 from kgents.clock import SystemClock
 from tests.faults.disk import Disk, a_disk
@@ -67,18 +69,30 @@ class Publisher:
 
 async def stored(bus: Bus, first: int) -> tuple[set[int], int]:
     """The messages that the stream has, from a sequence on, and its last sequence."""
-    state = (await bus._jetstream.api(f"STREAM.INFO.{USAGE_STREAM}", timeout=30))["state"]
+    state = (await _ask(bus, f"STREAM.INFO.{USAGE_STREAM}"))["state"]
     last = state["last_seq"]
     sequences = iter(range(max(first, state["first_seq"]), last + 1))
     found: set[int] = set()
 
     async def read() -> None:
         for sequence in sequences:
-            answer = await bus._jetstream.api(f"STREAM.MSG.GET.{USAGE_STREAM}", {"seq": sequence}, timeout=30)
+            answer = await _ask(bus, f"STREAM.MSG.GET.{USAGE_STREAM}", {"seq": sequence})
             found.add(int(base64.b64decode(answer["message"]["data"])))
 
     await asyncio.gather(*(read() for _ in range(READERS)))
     return found, last
+
+
+async def _ask(bus: Bus, name: str, body: Any = None) -> dict[str, Any]:
+    """Call JetStream's API. While servers choose a leader nobody may answer, so it is asked again."""
+
+    async def answered() -> dict[str, Any] | None:
+        with contextlib.suppress(BusUnavailable):
+            return await bus._jetstream.api(name, body, timeout=3)
+        return None
+
+    answer: dict[str, Any] = await eventually(answered, seconds=60, what=f"an answer to {name}")
+    return answer
 
 
 async def cut_power(folder: Path, servers: int, sync: str) -> tuple[int, int]:
