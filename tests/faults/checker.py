@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,32 @@ EXPECTED = (0, 200, 202, 409, 429, 503)
 
 @dataclass(slots=True)
 class Verdict:
-    """What the check came to. Without `violations`, every promise was kept."""
+    """What the check came to. Without `violations` nothing is lost or wrong; `late` is each time that it took too long
+    to work as before.
+    """
 
     calls: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     violations: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[str]:
+        """Every promise that was not kept."""
+        return self.violations + self.late
 
     def __str__(self) -> str:
-        told = "\n".join(self.violations[:20])
-        return f"{dict(self.calls)}, {self.runs} runs, {len(self.violations)} violations\n{told}"
+        told = "\n".join(self.broken[:20])
+        return f"{dict(self.calls)}, {self.runs} runs, {len(self.violations)} violations, {len(self.late)} late\n{told}"
 
 
-def check(up: Up, client: httpx2.Client, history: Path, *, seconds: float = 120.0) -> Verdict:
+def check(up: Up, client: httpx2.Client, history: Path, *, seconds: float = 120.0, late: Sequence[str] = ()) -> Verdict:
     """Wait until all work has ended and all usage is delivered, then compare.
 
     What was answered is there, once, as it was answered; what was refused is not; what is unknown is there at most
     once. The ledger is the sum of the runs, the meter is the ledger, and nothing stays reserved.
     """
-    verdict = Verdict()
+    verdict = Verdict(late=list(late))
     try:
         wait_until(lambda: _all_ended(client), seconds=seconds, what="all runs have ended")
         up.settled(seconds)
