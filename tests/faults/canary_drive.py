@@ -268,7 +268,9 @@ class Driver:
         wait_until(lambda: self.ask("GET", f"/v1/runs/{made['id']}").json()["status"] == "running", what="it runs")
         kill(self.system.up.pid("worker"))
         self.ended(made["id"])
-        self.ask("DELETE", f"/v1/runs/{made['id']}")
+        said = {"model": "echo", "input": self.text("a response that is deleted")}
+        response = self.ask("POST", "/v1/responses", said).json()["id"]
+        self.ask("DELETE", f"/v1/responses/{response}")
         kill(self.system.up.pid("meter"))
         session = self.session("echo")
         self.run("echo", self.text("a session that is deleted"), session=session)

@@ -1,0 +1,55 @@
+"""What each tenant must see: a model of kgents in plain Python, for the stateful test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Model:
+    """One tenant. Its objects are kept by id in the order of their making; `gone` are those that were deleted."""
+
+    id: str
+    owner: str = field(repr=False)
+    """The owner's key, which the tenant acts with."""
+    agents: dict[str, Row] = field(default_factory=dict)
+    sessions: dict[str, Row] = field(default_factory=dict)
+    runs: dict[str, Row] = field(default_factory=dict)
+    messages: dict[str, list[Row]] = field(default_factory=dict)
+    keys: dict[str, Row] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict, repr=False)
+    idempotent: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The text and the run of each Idempotency-Key."""
+    gone: dict[str, list[str]] = field(default_factory=lambda: {"agents": [], "sessions": []})
+    used: dict[str, int] = field(default_factory=lambda: {"runs": 0, "input_tokens": 0, "output_tokens": 0})
+    limit: int | None = None
+
+    def ids(self, kind: str) -> list[str]:
+        """The ids of a kind, deleted ones included."""
+        return [*getattr(self, kind), *self.gone.get(kind, [])]
+
+    def agent(self, reference: str) -> Row | None:
+        """The agent of an id or a name."""
+        named = (agent for agent in self.agents.values() if agent["name"] == reference)
+        return self.agents.get(reference) or next(named, None)
+
+    def ran(self, run_id: str, agent_id: str, session_id: str | None, text: str, usage: Row) -> None:
+        """A run has answered with the text that it was asked."""
+        self.runs[run_id] = {"agent_id": agent_id, "session_id": session_id, "text": text, **usage}
+        for meter, quantity in {"runs": 1, **usage}.items():
+            self.used[meter] += quantity
+        if session_id:
+            self.messages[session_id] += [
+                {"run_id": run_id, "role": role, "content": text} for role in ("user", "assistant")
+            ]
+
+    def delete_session(self, session_id: str) -> None:
+        """The session and what was said in it are gone; its runs are still counted."""
+        del self.sessions[session_id], self.messages[session_id]
+        self.gone["sessions"].append(session_id)
+        for run in self.runs.values():
+            if run["session_id"] == session_id:
+                run["text"] = None
