@@ -93,8 +93,8 @@ class Connection:
     """Keeps a connection and says in `state` how it is."""
 
     def __init__(self, settings: Settings, clock: Clock, prepare: Callable[[], Awaitable[None]]) -> None:
-        """`prepare` runs on each new connection before it counts as connected; it is tried again when it
-        raises.
+        """`prepare` runs on each new connection before it counts as connected, and after `doubt`; it is tried again
+        when it raises.
         """
         self._servers = [server.strip() for server in settings.nats_url.split(",")]
         self._user = settings.nats_user
@@ -108,12 +108,17 @@ class Connection:
         self.subscriptions: set[Subscription] = set()
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
+        self._doubted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._discards: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to connect, in the background."""
         self._task = asyncio.create_task(self._keep_connected(), name="bus-connection")
+
+    def doubt(self) -> None:
+        """What was prepared seems to be gone on the server: prepare it again, soon."""
+        self._doubted.set()
 
     async def close(self, timeout: float = 2.0) -> None:
         """Send what was handed over, for at most `timeout` seconds, and disconnect. It can't be started again."""
@@ -240,6 +245,14 @@ class Connection:
         self._connected.set()
         for subscription in list(self.subscriptions):
             subscription.on_connect()
+        while True:
+            await self._doubted.wait()
+            self._doubted.clear()
+            try:
+                await self._prepare()
+            except Exception:  # a stream may have no leader now; whoever needs it hears that by itself
+                self._doubted.set()
+            await asyncio.sleep(RETRY_MOST / 2)
 
     def _drop(self, client: Client) -> None:
         """Forget a connection, and close it in the background."""

@@ -14,6 +14,8 @@ from nats.aio.msg import Msg
 from kgents.bus.connection import Connection, Subscription
 from kgents.bus.model import BusUnavailable
 
+_NO_STREAM = 10059
+
 
 class ApiError(Exception):
     """JetStream refused a request. `err_code` is the stable number of the reason."""
@@ -41,6 +43,7 @@ class JetStream:
             if future.done():
                 return
             if status_of(message) == "503":
+                self.connection.doubt()
                 future.set_exception(BusUnavailable("no stream takes this message, or it has no leader now."))
             else:
                 future.set_result(message)
@@ -81,7 +84,10 @@ class JetStream:
         message = await self.request(f"$JS.API.{name}", orjson.dumps(body) if body else b"", timeout=timeout)
         answer: dict[str, Any] = orjson.loads(message.data)
         if "error" in answer:
-            raise ApiError(answer["error"])
+            error = ApiError(answer["error"])
+            if error.err_code == _NO_STREAM:
+                self.connection.doubt()
+            raise error
         return answer
 
     async def _ask(

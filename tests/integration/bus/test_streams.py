@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
-from kgents.bus.nats import Bus
+from kgents.bus.nats import Bus, BusUnavailable
+from tests.support.waiting import eventually
 
 NANOSECONDS = 1_000_000_000
 
@@ -49,6 +51,23 @@ async def test_a_setting_that_differs_is_put_right(bus: Bus) -> None:
     await bus._jetstream.api("STREAM.UPDATE.KGENTS_EVENTS", {**before, "max_age": 60 * NANOSECONDS})
     await bus.ensure_streams()
     assert (await config(bus, "KGENTS_EVENTS"))["max_age"] == before["max_age"]
+
+
+@pytest.mark.parametrize("stream", ["KGENTS_USAGE", "KGENTS_RUNS", "KGENTS_EVENTS"])
+async def test_a_stream_that_is_gone_is_made_again_once_it_is_missed(bus: Bus, stream: str) -> None:
+    before = await config(bus, stream)
+    await bus._jetstream.api(f"STREAM.DELETE.{stream}")
+    with pytest.raises(BusUnavailable):
+        await bus.publish(before["subjects"][0].replace("*", "run_1"), b"missed")
+
+    async def there() -> bool:
+        with contextlib.suppress(BusUnavailable):
+            await bus.publish(before["subjects"][0].replace("*", "run_1"), b"stored")
+            return True
+        return False
+
+    await eventually(there, what="it takes messages again")
+    assert await config(bus, stream) == before
 
 
 async def test_a_stream_that_cannot_be_put_right_is_told(bus: Bus) -> None:
