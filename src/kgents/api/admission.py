@@ -28,9 +28,9 @@ from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-FEWEST = 8  # places that are never taken away
-FIRST = 16  # places at the start
-TARGET = 0.006  # seconds that the event loop may add, on average
+FEWEST = 16  # places that are never taken away
+FIRST = 24  # places at the start
+TARGET = 0.004  # seconds that the event loop may add, on average
 LESS = 0.9
 TICK = 0.02  # seconds between two looks, while somebody waits
 STEP = 5  # looks between two changes of the limit

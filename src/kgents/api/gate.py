@@ -7,6 +7,8 @@ most. What the answer says is made once; only the request's id is put in.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from time import monotonic
+from typing import NamedTuple
 
 from kgents.api.admission import Admission, overloaded
 from kgents.api.edge import SECURITY, usable
@@ -15,7 +17,24 @@ from kgents.ids import new_id
 from kgents.tenants.authenticator import Authenticator
 
 SKIPPED = 65_536  # bytes of a refused body that are read past; a connection with more to come is closed
+HEADS = 1024  # that are remembered
 _ID = "\0"
+
+
+class Head(NamedTuple):
+    """What the head of a refused request comes to: whose it is, how long its body is, and the answer's two parts."""
+
+    tenant: str
+    length: int
+    answer: tuple[bytes, bytes]
+
+
+class Refusal(NamedTuple):
+    """An answer; whether the connection ends with it; and what to keep of the head, if that may come again."""
+
+    answer: bytes
+    close: bool
+    head: Head | None
 
 
 class Gate:
@@ -25,36 +44,70 @@ class Gate:
         self.admission = admission
         self.most_connections = most_connections
         self._authenticator = authenticator
+        self._refused: dict[bytes, Head] = {}
+        self._forget_at = 0.0
         self._answers = {path: _parts(path) for path in ("/v1/", "/v1/models")}
 
     def refusal(
         self, path: bytes, headers: Iterable[tuple[bytes, bytes]], *, surplus: bool, close: bool
-    ) -> tuple[bytes | None, bool]:
-        """The whole answer to a request that is refused, None for one that is let in; and whether the connection has to
-        end with it, which is so where `close` says it, or where much of the request is still to come. A request on a
-        `surplus` connection is always refused.
+    ) -> Refusal | None:
+        """The answer to a request that is refused, None for one that is let in. `close` says that the connection has to
+        end with it; it also does where much of the request is still to come. A request on a `surplus` connection is
+        always refused.
         """
         if not path.startswith(b"/v1/"):
-            return None, close
+            return None
         token = given = b""
+        length = 0
         for name, value in headers:
             if name == b"authorization":
                 token = value
             elif name == b"content-length":
-                close = close or len(value) > 6 or int(value) > SKIPPED
+                length = int(value) if len(value) < 8 else SKIPPED + 1
+                close = close or length > SKIPPED
             elif name == b"x-request-id":
                 given = value
             elif name == b"transfer-encoding":
                 close = True
-        if not surplus:
-            known = self._authenticator.cached(token[7:].decode("latin-1")) if len(token) > 7 else None
-            if not self.admission.full(known.tenant_id if known else ""):
-                return None, close
+        known = self._authenticator.cached(token[7:].decode("latin-1")) if len(token) > 7 else None
+        tenant = known.tenant_id if known else ""
+        if not (surplus or self.admission.full(tenant)):
+            return None
         self.admission.count("connections" if surplus else "queue")
-        request_id = ((usable(given) if given else None) or new_id("req")).encode()
-        head, body = self._answers["/v1/models" if is_openai(path.decode("latin-1")) else "/v1/"]
-        content = body.replace(b"\\u0000", request_id)
-        return head % (b"connection: close\r\n" if close else b"", request_id, len(content)) + content, close
+        request_id = usable(given) if given else None
+        answer = self._answers["/v1/models" if is_openai(path.decode("latin-1")) else "/v1/"]
+        plain = not (close or given)
+        return Refusal(_filled(answer, request_id, close=close), close, Head(tenant, length, answer) if plain else None)
+
+    def refuse_again(self, data: bytes) -> bytes | None:
+        """The answer to what came on a connection that awaits a request, if it is just one whole request with the very
+        head of one that was refused a moment ago, and the tenant's share is still full. None says: parse it.
+
+        Clients that do not hold back send the same head over and over. Parsing it takes longer than refusing it.
+        """
+        end = data.find(b"\r\n\r\n") + 4
+        head = self._refused.get(data[:end])
+        if head is None or len(data) != end + head.length or not self.admission.full(head.tenant):
+            return None
+        self.admission.count("queue")
+        return _filled(head.answer, None, close=False)
+
+    def remember(self, data: bytes, head: Head) -> None:
+        """Keep the head of a request that was refused, for a second at most; `data` is all that came of it."""
+        end = data.find(b"\r\n\r\n") + 4
+        now = monotonic()
+        if now > self._forget_at or len(self._refused) >= HEADS:
+            self._refused.clear()
+            self._forget_at = now + 1.0
+        if len(data) == end + head.length:
+            self._refused[data[:end]] = head
+
+
+def _filled(answer: tuple[bytes, bytes], given: str | None, *, close: bool) -> bytes:
+    head, body = answer
+    request_id = (given or new_id("req")).encode()
+    content = body.replace(b"\\u0000", request_id)
+    return head % (b"connection: close\r\n" if close else b"", request_id, len(content)) + content
 
 
 def _parts(path: str) -> tuple[bytes, bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kgents.api.edge import GONE
-from kgents.api.gate import Gate
+from kgents.api.gate import Gate, Refusal
 
 IDLE = 75.0  # seconds that a connection stays open without a request
 OTHER_FILES = 256  # that a process has open besides its clients' connections
@@ -42,9 +42,12 @@ class Protocol(HttpToolsProtocol):
         self._gate = gate
         self._surplus = False
         self._idle_since = 0.0
+        self._between = True  # requests: nothing of the next one has come
+        self._refusal: Refusal | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
+        self._gathering = _Gathering(transport, self.loop)
+        super().connection_made(self._gathering)  # type: ignore[arg-type]
         self._idle_since = self.loop.time()
         self._surplus = len(self.connections) > self._gate.most_connections
 
@@ -52,6 +55,29 @@ class Protocol(HttpToolsProtocol):
         if self.scope is not None:
             self.scope[GONE] = True  # type: ignore[literal-required]
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._gate.admission.crowded:
+            super().data_received(data)
+            return
+        if self._between and (self.cycle is None or self.cycle.response_complete):
+            answer = self._gate.refuse_again(data)
+            if answer is not None:
+                self._idle_since = self.loop.time()
+                self._gathering.write(answer)
+                return
+        self._refusal = None
+        super().data_received(data)
+        if self._between and self._refusal is not None and self._refusal.head is not None:
+            self._gate.remember(data, self._refusal.head)
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
         if (self._gate.admission.crowded or self._surplus) and self._refused():
@@ -83,12 +109,12 @@ class Protocol(HttpToolsProtocol):
         if method == b"HEAD":
             return False
         ends = self._surplus or self.expect_100_continue or not self.parser.should_keep_alive()
-        answer, ends = self._gate.refusal(self.url, self.headers, surplus=self._surplus, close=ends)
-        if answer is None:
+        refusal = self._refusal = self._gate.refusal(self.url, self.headers, surplus=self._surplus, close=ends)
+        if refusal is None:
             return False
         self.cycle = _REFUSED
-        self.transport.write(answer)
-        if ends:
+        self.transport.write(refusal.answer)
+        if refusal.close:
             self.transport.close()
         self.on_response_complete()
         return True

@@ -146,7 +146,7 @@ async def test_the_limit_falls_to_no_less_than_its_least_while_the_loop_lags(que
     admission = admission_of()
     for _ in range(100):
         admission._adapt(0.1)
-    assert admission.limit == 8
+    assert admission.limit == 16
 
 
 async def test_the_limit_rises_to_no_more_than_its_most_while_the_loop_is_quick() -> None:
