@@ -14,7 +14,7 @@ from tests.support.up import Up
 
 HEALED = 0.9  # of the usual throughput
 WITHIN = 10.0  # seconds
-PATIENCE = 120.0  # seconds after which it is taken for dead
+PATIENCE = 120.0  # seconds without an answer after which it is taken for dead
 
 
 class Supervisor:
@@ -24,10 +24,10 @@ class Supervisor:
         self.up = up
         self._load = load
         self.usual = self._measure()
-        self.slowest = 0.0
-        """The longest time that it took to work as before, in seconds."""
         self.late: list[str] = []
-        """Each time that this was over its bound. The faults go on, so that what is lost shows as well."""
+        """Each round that was not back at 90 % in time. The faults go on, so that what is lost shows as well."""
+        self._slowest = 0.0
+        self._rounds = 0
 
     def kill(self, *names: str) -> None:
         """SIGKILL the processes; those that are being started again already are dead enough."""
@@ -39,23 +39,26 @@ class Supervisor:
         return frozen(self.up, *names)
 
     def heal(self, within: float = WITHIN, patience: float = PATIENCE) -> None:
-        """Wait until the throughput is at 90 % again, and note how long that took. Raises TimeoutError when it takes
-        longer than `patience`.
+        """Wait until the throughput is at 90 % again, and note when that was not so `within` so many seconds. Raises
+        TimeoutError when nothing at all is answered for `patience` seconds.
         """
         began = time.monotonic()
-        window = 1.0
-        while True:
-            took = time.monotonic() - began
-            if self._load.rate(min(window, max(0.2, took))) >= HEALED * self.usual and took >= 0.2:
-                break
+        self._rounds += 1
+        while (took := time.monotonic() - began) < 0.2 or self._load.rate(min(1.0, took)) < HEALED * self.usual:
+            if took > within and self._load.rate() > 0:
+                self.late.append(f"round {self._rounds}: {self._load.rate():.0f}/s {within:g} s after the fault")
+                return
             if took > patience:
-                raise TimeoutError(
-                    f"{patience:g} s after the fault: {self._load.rate():.0f} answers/s, before it {self.usual:.0f}"
-                )
+                raise TimeoutError(f"{patience:g} s after the fault nothing is answered; before it {self.usual:.0f}/s")
             time.sleep(0.05)
-        self.slowest = max(self.slowest, took)
-        if took > within:
-            self.late.append(f"at 90 % of {self.usual:.0f}/s after {took:.1f} s, not within {within:g} s")
+        self._slowest = max(self._slowest, took)
+
+    def told(self, within: float = WITHIN) -> str:
+        """How it got over the faults, in words."""
+        if self.late:
+            missed = f"{len(self.late)} of {self._rounds}"
+            return f"in {missed} rounds not back at 90 % of {self.usual:.0f}/s within {within:g} s"
+        return f"back at 90 % of {self.usual:.0f}/s within {self._slowest:.1f} s"
 
     def _measure(self) -> float:
         time.sleep(1.5)  # connections, caches

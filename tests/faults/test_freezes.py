@@ -44,8 +44,8 @@ def freeze(dialect: str, folder: Path, rounds: Sequence[Sequence[str]], control:
         "A pause beyond the ack wait loses nothing and bills nothing twice",
         "tests/faults/test_freezes.py",
         f"{dialect}: {sum(map(len, rounds))} processes frozen for {LONGER:g} s each during "
-        f"{verdict.calls.total():,} requests: {len(verdict.violations)} violations; back at 90 % of "
-        f"{supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s",
+        f"{verdict.calls.total():,} requests: {len(verdict.violations)} violations; "
+        f"{supervisor.told()}",
         seed,
     )
     return verdict

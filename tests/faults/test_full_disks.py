@@ -67,7 +67,7 @@ def test_a_full_disk_loses_nothing_and_is_got_over(tmp_path: Path, store: str) -
                 restarts += _start_again(system.postgres)
                 supervisor.heal(WITHIN)
         verdict = check(system.up, client, history, late=supervisor.late)
-    healed = f"back at 90 % of {supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s"
+    healed = supervisor.told(WITHIN)
     print(f"{store}: {verdict}\n{healed}")
     record(
         "A full disk loses nothing",

@@ -31,13 +31,13 @@ def torture(dialect: str, folder: Path, victims: list[str], seed: int, control: 
                 supervisor.kill(victim)
                 supervisor.heal()
         verdict = check(system.up, client, history, late=supervisor.late)
-    print(f"{dialect}: {verdict}\nusual {supervisor.usual:.0f}/s, healed within {supervisor.slowest:.1f} s")
+    print(f"{dialect}: {verdict}\n{supervisor.told()}")
     record(
         "A crash loses nothing and bills nothing twice" + (f", control: {control}" if control else ""),
         "tests/faults/test_kills.py",
         f"{dialect}: {len(victims)} kill -9 ({victims.count('api')} API, {victims.count('worker')} worker, "
         f"{victims.count('nats')} nats-server) during {verdict.calls.total():,} requests: {len(verdict.violations)} "
-        f"violations; back at 90 % of {supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s",
+        f"violations; {supervisor.told()}",
         seed,
     )
     return verdict

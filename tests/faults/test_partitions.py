@@ -94,8 +94,8 @@ def endure(dialect: str, folder: Path, chosen: Sequence[Partition] = (), control
         "A partition loses nothing and bills nothing twice" + (f", control: {control}" if control else ""),
         "tests/faults/test_partitions.py",
         f"{dialect}: {len(rounds)} partitions of API and worker from NATS and database ({LONG} of {LONGER:g} s) during "
-        f"{verdict.calls.total():,} requests: {len(verdict.violations)} violations; back at 90 % of "
-        f"{supervisor.usual:.0f}/s within {supervisor.slowest:.1f} s",
+        f"{verdict.calls.total():,} requests: {len(verdict.violations)} violations; "
+        f"{supervisor.told()}",
         seed,
     )
     return verdict
