@@ -217,7 +217,7 @@ class _Open(_Generator):
     def arrive(self, moment: float) -> None:
         """A request is meant to start at `moment`."""
         while self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.popleft()  # in turn, so that none is idle until the server closes it
             if connection.open:
                 self.send(connection, moment)
                 return

@@ -193,7 +193,7 @@ class Admission:
             self._adapt(self._lag / STEP)
             self._lag = 0.0
         if self._looks % WINDOW == 0:
-            fair = self._served / (WINDOW * TICK) * self._longest / 2
+            fair = self._served / (WINDOW * TICK) * self._longest / 4
             self.allowed = min(self._most_waiting, max(FEW, round(fair)))
             self._served = 0
         self._expire(now - self._longest)
