@@ -147,13 +147,13 @@ def _event(
 
 def _received(pieces: list[_Piece], framed: list[bytes], room: int, *, chunked: bool) -> tuple[int, list[Sent]]:
     """What a reader has after each of the pieces that fit into the first `room` bytes of the body, and which of these
-    is the least that it has in the end: a chunk whose last two bytes are missing it may take or leave.
+    is the least that it has in the end: what lacks but the end of its chunk, or of its event, it may take or leave.
     """
     states = [Sent()]
     least = 0
     for piece, frame in zip(pieces, framed, strict=True):
         room -= len(frame)
-        if room < (-2 if chunked else 0):
+        if room < (-2 if chunked else -1):
             break
         states.append(Sent(states[-1].text + piece.text, piece.reported or states[-1].reported))
         least += room >= 0

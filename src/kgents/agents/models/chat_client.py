@@ -187,7 +187,10 @@ class ChunkStream:
 
     async def _read(self) -> AsyncGenerator[ChatCompletionChunk]:
         try:
-            async with aclosing(events_of(self._response.content.iter_any())) as events:
+            async with (
+                aclosing(pieces_of(self._response.content)) as pieces,
+                aclosing(events_of(pieces)) as events,
+            ):
                 async for data in events:
                     if data.startswith(b"[DONE]"):
                         await self._response.read()  # to its end, so that the connection can be used again
@@ -211,6 +214,21 @@ class ChunkStream:
             return ChatCompletionChunk.model_validate(value)
         except ValidationError:
             return ChatCompletionChunk.construct(**_object(value))
+
+
+async def pieces_of(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
+    """What comes of a body, as it comes.
+
+    Where the connection broke, aiohttp's own iterator says so in place of giving what had come before and was not read
+    yet. The provider charges for that, and its report of the usage may be the last of it.
+    """
+    try:
+        async for piece in content.iter_any():
+            yield piece
+    except aiohttp.ClientError:
+        if rest := content._read_nowait(-1):
+            yield rest
+        raise
 
 
 async def events_of(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
