@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nats
 import pytest
@@ -57,7 +55,7 @@ def test_runs_whose_messages_are_lost_are_ended(tmp_path: Path, dialect: str) ->
         ended = [tenant.ended(run_id) for run_id in _lose(system, tenant)]
         system.up.settled()
         reserved = tenant.balance("reserved")
-        metered = Counter(event["run_id"] for event in _events(tenant) if event["meter"] == "runs")
+        metered = Counter(event["run_id"] for event in tenant.all("/v1/usage/events") if event["meter"] == "runs")
     twice = sum(metered[run["id"]] != 1 for run in ended)
     record(
         "Queued runs outlive the bus's queue",
@@ -70,17 +68,6 @@ def test_runs_whose_messages_are_lost_are_ended(tmp_path: Path, dialect: str) ->
     assert set(reserved.values()) == {0}
 
 
-def _events(tenant: Tenant) -> Iterator[dict[str, Any]]:
-    after: dict[str, str] = {}
-    while True:
-        page = tenant.http.get("/v1/usage/events", params={"limit": "100", **after}).raise_for_status().json()
-        yield from page["data"]
-        if not page["has_more"]:
-            return
-        after = {"after": page["last_id"]}
-
-
-@pytest.mark.skipif(not FULL, reason="it waits for what must not happen")
 def test_without_a_second_message_they_stay_queued(tmp_path: Path) -> None:
     with running("sqlite", tmp_path / "data", control="no second message") as system, tenant_of(system.up) as tenant:
         waiting = _lose(system, tenant)
