@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 
-from kgents.api.edge import _usable
+from kgents.api.edge import usable
 
 _PLAIN = frozenset((string.ascii_letters + string.digits + "._:-").encode())
 
@@ -13,7 +13,7 @@ SEEDS = [b"abc-123", b"a" * 129, b"sk-abcdefgh12", b"kg_0123456789abcdef_" + b"A
 
 def check(data: bytes) -> None:
     """A header's value."""
-    kept = _usable(data)
+    kept = usable(data)
     if kept is None:
         return
     assert kept.encode("latin-1") == data
