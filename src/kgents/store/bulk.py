@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 Row = Sequence[Any]
 _POSTGRESQL: Any = postgresql.dialect  # its constructor has no types
-_CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows in one INSERT of SQLite; few sizes, so that the driver keeps all prepared
+MOST_ROWS = 64  # in one statement of SQLite: the driver keeps those of all sizes prepared
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:
@@ -36,15 +36,16 @@ class ManyRows:
     """An INSERT or UPDATE for many rows. `names` says which bound parameter each value of a row is.
 
     The rows are a table named v, which an INSERT selects from and an UPDATE joins: on PostgreSQL made of an array for
-    each column, so that a statement has one text for any number of rows; on SQLite of values, in chunks of a few sizes.
-    There a chunk is one step, and a step gives up the interpreter's lock, which others are waiting for.
+    each column, so that a statement has one text for any number of rows; on SQLite of values, with a text for each
+    number. There a statement is one step, and a step gives up the interpreter's lock, which others are waiting for.
     """
 
     def __init__(self, statement: sa.Insert | sa.Update, names: Sequence[str]) -> None:
         self._statement = statement
         self._names = list(names)
         self._arrays = ""
-        self._chunks: dict[int, str] = {}
+        self._body = ""
+        self._parts: dict[int, str] = {}
 
     def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Execute it for each row. Rows are inserted in their order; no two may be of one key. Raises what SQLAlchemy
@@ -53,27 +54,27 @@ class ManyRows:
         if not rows:
             return
         if connection.dialect.name == "sqlite":
-            self._in_chunks(driver_of(connection), rows)
+            self._in_parts(driver_of(connection), rows)
             return
         text = self._arrays or self._compile_arrays()
         connection.exec_driver_sql(text, tuple([list(column) for column in zip(*rows, strict=True)]))
 
-    def _in_chunks(self, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        chunks = self._chunks or self._compile_chunks()
-        at = 0
+    def _in_parts(self, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        text = ""
         try:
-            for size in _CHUNKS:
-                while len(rows) - at >= size:
-                    driver.execute(chunks[size], tuple(chain.from_iterable(rows[at : at + size])))
-                    at += size
+            for at in range(0, len(rows), MOST_ROWS):
+                part = rows[at : at + MOST_ROWS]
+                text = self._parts.get(len(part)) or self._compile_part(len(part))
+                driver.execute(text, tuple(chain.from_iterable(part)))
         except sqlite3.Error as error:
-            raise translated(chunks[1], error) from error
+            raise translated(text, error) from error
 
-    def _compile_chunks(self) -> dict[int, str]:
-        body, _ = self._over_v(sqlite.dialect())
+    def _compile_part(self, size: int) -> str:
+        if not self._body:
+            self._body, _ = self._over_v(sqlite.dialect())
         row = f"({', '.join('?' * len(self._names))})"
-        self._chunks = {size: self._with_v(f"VALUES {', '.join([row] * size)}", body) for size in _CHUNKS}
-        return self._chunks
+        text = self._parts[size] = self._with_v(f"VALUES {', '.join([row] * size)}", self._body)
+        return text
 
     def _compile_arrays(self) -> str:
         body, types = self._over_v(_POSTGRESQL(paramstyle="qmark"))

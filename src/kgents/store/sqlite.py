@@ -162,7 +162,7 @@ def _engine(url: sa.URL, begin: Callable[[Connection], None], *more: str, pool_s
         poolclass=sa.pool.QueuePool,
         pool_size=pool_size,
         max_overflow=0,
-        connect_args={"check_same_thread": False, "timeout": 5.0, "isolation_level": None, "cached_statements": 512},
+        connect_args={"check_same_thread": False, "timeout": 5.0, "isolation_level": None, "cached_statements": 1024},
     )
 
     @event.listens_for(engine, "connect")

@@ -123,6 +123,7 @@ def _create_tables() -> None:
         sa.Column("output_tokens_reserved", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("tool_calls_reserved", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "period", name=op.f("pk_balances")),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "cache_changes",
@@ -193,6 +194,7 @@ def _create_tables() -> None:
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("quantity > 0", name=op.f("ck_usage_events_quantity")),
         sa.PrimaryKeyConstraint("event_id", name=op.f("pk_usage_events")),
+        sqlite_with_rowid=False,
     )
     op.create_index(
         op.f("ix_usage_events_tenant_id_occurred_at"), "usage_events", ["tenant_id", "occurred_at"], unique=False
