@@ -7,6 +7,7 @@ help: ## Say what each verb does
 
 run: ## Install what is missing, then serve everything on this machine (ARGS="--port 9000")
 	@scripts/uv sync --frozen --inexact --no-dev --all-extras --compile-bytecode
+	@.venv/bin/python -m compileall -q src
 	@exec .venv/bin/kgents up $(ARGS)
 
 test: ## Install what the tests need, then run every tier of them (ARGS="-k words")
@@ -21,6 +22,7 @@ fuzz: ## Fuzz the API and the parsers with full counts (hours) and write docs/re
 bench: ## Run every benchmark (forty minutes) and write docs/benchmarks.md (ARGS="chat start" for some)
 	@scripts/test-packages
 	@scripts/uv sync --quiet --frozen --all-extras --compile-bytecode
+	@.venv/bin/python -m compileall -q src
 	@scripts/uv run --frozen --no-sync python -m bench $(ARGS)
 
 lint: ## Check style, types, layers and the lock file
