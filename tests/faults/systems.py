@@ -19,14 +19,11 @@ from kgents.store.migrate import migrate
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer, serve_postgres
 from tests.support.proxy import FaultyProxy
-from tests.support.up import Up
+from tests.support.up import UNMEASURED, Up
 from tests.support.waiting import wait_until
 
 FULL = bool(os.environ.get("KGENTS_FULL"))
 """Whether the full counts are asked for (`make faults`)."""
-
-UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
-"""For processes whose lines are not counted: it would slow them, and who is killed has no time to tell."""
 
 
 def new_seed() -> int:

@@ -14,8 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kgents.api.response_shapes import run_id_of
-from tests.faults.systems import UNMEASURED
-from tests.support.up import Up
+from tests.support.up import UNMEASURED, Up
 
 HERE = Path(__file__).parent
 Caller = str

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.systems import UNMEASURED
+from tests.support.up import UNMEASURED
 
 ROOT = Path(__file__).parents[2]
 MAX_INPUT = 2048  # bytes

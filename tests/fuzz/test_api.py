@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.faults.systems import FULL, UNMEASURED
+from tests.faults.systems import FULL
 from tests.fuzz.api import CALLERS, Fuzzed, fuzz
 from tests.isolation.systems import running
 from tests.support.results import record
@@ -32,7 +32,7 @@ def test_the_api_does_what_its_document_says(dialect: str, tmp_path: Path) -> No
     while sum(chunk.cases for chunk in chunks) < CASES and time.monotonic() < ended:
         caller = CALLERS[seed % 2]
         print(f"{dialect}: {caller}, KGENTS_SEED={seed}")
-        with running(dialect, tmp_path / f"data{seed}", **UNMEASURED) as system:
+        with running(dialect, tmp_path / f"data{seed}") as system:
             secured |= operations(system.up.url, caller)
             chunk = fuzz(system.up, caller, seed, EXAMPLES, tmp_path / f"chunk{seed}")
         assert chunk.sound, f"{dialect}: {chunk.complaint()}"

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.systems import UNMEASURED
 from tests.fuzz.api import fuzz
 from tests.fuzz.planted import PLANTED
 from tests.support.results import record
-from tests.support.up import Up
+from tests.support.up import UNMEASURED, Up
 
 # By the fault: how it is called.
 FOUND = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kgents.store.migrate import migrate
 from tests.support.postgres import PostgresServer, serve_postgres
-from tests.support.up import Up
+from tests.support.up import UNMEASURED, Up
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,6 @@ def running(dialect: str, data: Path, *, plant: str = "", **environment: str) ->
             name = server.create_database()
             environment |= server.environment(name)
         module = "tests.isolation.planted" if plant else "kgents.cli.main"
-        up = Up(data, environment={"PLANT": plant, **environment}, module=module).start()
+        up = Up(data, environment={"PLANT": plant, **UNMEASURED, **environment}, module=module).start()
         stack.callback(up.stop)
         yield System(up, server, name)

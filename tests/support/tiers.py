@@ -26,6 +26,7 @@ UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION, FA
     "faults",
     "fuzzing",
 )
+_TIER = "tier"
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
 _BY_FOLDER = {
     "unit": UNIT,
@@ -55,17 +56,18 @@ def tier_of(item: pytest.Item) -> str:
 class Tiers:
     """What each tier's tests came to."""
 
-    tier_by_test: dict[str, str] = field(default_factory=dict)
     passed: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, Counter[str]] = field(default_factory=lambda: {tier: Counter() for tier in TIERS})
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        self.tier_by_test = {item.nodeid: tier_of(item) for item in items}
+        for item in items:
+            # A property of the test, since a process of pytest-xdist sends its reports to one that has no tests.
+            item.user_properties.append((_TIER, tier_of(item)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        tier = self.tier_by_test[report.nodeid]
+        tier = str(dict(report.user_properties)[_TIER])
         if report.failed:
             self.failed[tier] += 1
         elif report.skipped and not hasattr(report, "wasxfail"):
@@ -76,7 +78,8 @@ class Tiers:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if exitstatus == pytest.ExitCode.OK and self.is_partial() and os.environ.get("CI") == "true":
+        is_whole = not hasattr(session.config, "workerinput")  # rather than one of several processes
+        if exitstatus == pytest.ExitCode.OK and is_whole and self.is_partial() and os.environ.get("CI") == "true":
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def is_partial(self) -> bool:

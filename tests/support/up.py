@@ -14,6 +14,9 @@ import httpx2
 
 from tests.support.waiting import wait_until
 
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+"""For processes whose lines are not counted: it would slow them, and who is killed has no time to tell."""
+
 
 class Up:
     """`kgents up --json` on a data folder; `facts` is what it printed first, `said` all that it printed until its end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -114,7 +115,8 @@ def test_a_list_longer_than_a_page_is_whole(cli: Cli) -> None:
     assert [item["id"] for item in listed] == [item["id"] for item in [*created, key]]
 
 
-def test_a_table_on_a_narrow_terminal_leaves_ids_whole(cli: Cli) -> None:
+def test_a_table_on_a_narrow_terminal_leaves_ids_whole(tenant_cli: Callable[..., Cli]) -> None:
+    cli = tenant_cli()
     found = cli.json("key", "list")[0]
     terminal = cli.terminal("key", "list", columns=130)
     assert terminal.end() == 0

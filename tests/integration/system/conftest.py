@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import Database
-from tests.support.up import Up
+from tests.support.up import UNMEASURED, Up
 
 
 @pytest.fixture
 def system(database: Database, tmp_path: Path) -> Iterator[Up]:
     """A running `kgents up` that the test may break as it likes."""
-    environment = {}
+    environment = dict(UNMEASURED)
     if database.dialect == "postgresql":
-        environment = {"KGENTS_DATABASE_URL": database.url, "KGENTS_DATABASE_OWNER_URL": database.owner_url}
+        environment |= {"KGENTS_DATABASE_URL": database.url, "KGENTS_DATABASE_OWNER_URL": database.owner_url}
     up = Up(tmp_path / "data", environment=environment).start()
     yield up
     up.stop()

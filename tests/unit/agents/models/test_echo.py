@@ -373,6 +373,7 @@ async def test_the_worst_case_holds_before_the_tools_are_known() -> None:
     assert (await ask(text, None, WITH_TOOL)).usage.output_tokens <= most
 
 
+@pytest.mark.no_cover
 def test_a_request_is_cheap() -> None:
     """Ten times over what it takes here, so that only a change of order fails on a busy machine."""
     model, history, parameters = EchoModel(), said("Say hello to the world, please"), ModelRequestParameters()

@@ -1,0 +1,51 @@
+"""The plugin that shares tests out runs those alone, and last, that a busy machine would fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import parallel
+
+ROOT = Path(parallel.__file__).parents[2]
+SOURCE = """
+import os, pytest
+@pytest.mark.parametrize("number", range({count}))
+def test_it(number):
+    with open("order", "a") as order:
+        order.write("{name} " + os.environ["PYTEST_XDIST_WORKER"] + "\\n")
+"""
+
+
+def run(project: Path, processes: int, **counts: int) -> list[list[str]]:
+    """The tests in the order in which they ran: folder and process."""
+    (project / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    for name, count in counts.items():
+        folder = project / "tests" / name
+        folder.mkdir(parents=True)
+        (folder / "test_it.py").write_text(SOURCE.format(name=name, count=count))
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.support.parallel", "-n", str(processes)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command += ["-p", "no:cacheprovider", "--import-mode=importlib"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.split() for line in (project / "order").read_text().splitlines()]
+
+
+def test_what_is_alone_comes_after_all_others_in_one_process(tmp_path: Path) -> None:
+    order = run(tmp_path, 2, contract=7, docs=4, unit=30)
+    assert sorted(folder for folder, _ in order) == ["contract"] * 7 + ["docs"] * 4 + ["unit"] * 30
+    assert [folder for folder, _ in order[-4:]] == ["docs"] * 4
+    assert len({process for _, process in order[-4:]}) == 1
+
+
+def test_a_file_is_run_by_one_process(tmp_path: Path) -> None:
+    order = run(tmp_path, 3, contract=5, docs=1, fuzz=5, unit=5)
+    for folder in ("contract", "fuzz", "unit"):
+        assert len({process for name, process in order if name == folder}) == 1
+
+
+def test_only_what_is_alone(tmp_path: Path) -> None:
+    assert [folder for folder, _ in run(tmp_path, 2, docs=3)] == ["docs"] * 3
