@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
 
+from kgents.store import checkpoint
 from kgents.store.bulk import driver_of, translated
 from kgents.store.failures import draining, guard, is_busy, is_outage
 from kgents.store.groups import MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle_soon
@@ -28,6 +29,7 @@ READERS = 4
 LOCK_WAIT = 5.0  # seconds that a writer waits for another process's transaction
 _POLL = 0.001
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864")
+_WRITER = ("busy_timeout=0", f"wal_autocheckpoint={checkpoint.MAX_PAGES}")
 
 
 class SqliteStore:
@@ -37,10 +39,11 @@ class SqliteStore:
 
     def __init__(self, url: sa.URL, observe: Observe = unobserved) -> None:
         self._observe = observe
-        self._writer = _engine(url, _begin_write, "busy_timeout=0", pool_size=1)
+        self._writer = _engine(url, _begin_write, *_WRITER, pool_size=1)
         self._reader = _engine(url, _begin_read, "query_only=ON", pool_size=READERS)
         self._connection: Connection | None = None  # the writer's, kept from group to group
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._checkpointer = checkpoint.Checkpointer(url.database or "")
         self._readers = ThreadPoolExecutor(READERS, "sqlite-read")
         self._thread = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
         self._thread.start()
@@ -73,6 +76,7 @@ class SqliteStore:
 
     def _finish(self) -> None:
         self._thread.join()
+        self._checkpointer.close()
         self._let_go()
         self._readers.shutdown(wait=True)
         self._reader.dispose()
@@ -88,6 +92,7 @@ class SqliteStore:
             results = self._commit(group)
             self._observe(len(group), time.perf_counter() - started)
             settle_soon(group, results)
+            self._checkpointer.committed()
             if last:
                 return
 
