@@ -30,6 +30,11 @@ _SESSION = {
     "lock_timeout": "5000",
     "idle_in_transaction_session_timeout": "15000",
     "timezone": "UTC",
+    # All statements look rows up by a key, and a connection keeps the plan of each. One that was made while a table was
+    # new and small would read all of it, again and again, until the first ANALYZE.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
 
 _SCOPE = "SELECT set_config('kgents.tenants', :tenants, true), set_config('kgents.key_id', :key, true)"

@@ -16,6 +16,7 @@ from kgents.store.engine import Scope, open_store
 from kgents.store.tables import agents, balances, outbox, quotas, sessions, tenants, usage_events
 from kgents.usage.model import Amounts
 from tests.support.runs import a_run
+from tests.support.waiting import eventually
 
 NOW = month_bounds("2026-01")[1] - 1  # the last moment of January
 DAY = 86_400 * SECOND
@@ -290,3 +291,20 @@ async def test_many_tenants_at_once_never_wait_for_each_other_for_good(ledger, d
     await other.close()
     for tenant in ("ten_1", "ten_2"):
         assert await balance(ledger, tenant) == (Amounts(40, 320, 360, 0), Amounts())
+
+
+@pytest.mark.parametrize("database", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
+async def test_on_postgresql_a_run_costs_the_same_however_many_there_were(ledger, database, postgres):
+    for _ in range(200):
+        one = run()
+        await outcomes(ledger, ADMIT, Admission(one, None))
+        await outcomes(ledger, RECORD, finished(one))
+    await ledger.close()  # then its connections' statistics are told
+
+    def rows_read():
+        name = database.url.rpartition("/")[2].partition("?")[0]
+        statement = "SELECT idx_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'runs'"
+        [[found]] = postgres.sql([statement], name)
+        return found if found["idx_scan"] and found["idx_scan"] >= 200 else None
+
+    assert (await eventually(rows_read))["seq_tup_read"] < 200, "connections keep plans that read the whole table"
