@@ -123,6 +123,11 @@ BUGS = [
         "pytest tests/contract/api/test_provider_faults.py -k reported",
     ),
     Bug(
+        "On PostgreSQL every group of requests read all runs that there were, until the first ANALYZE.",
+        "Connections kept the plan of a moment at which it was small; plans that read a whole table are off now.",
+        "pytest tests/integration/agents -k costs_the_same",
+    ),
+    Bug(
         "At three times the capacity every request waited for seconds, also those of tenants who asked for little, and "
         "the health page did not answer.",
         "Whatever came was begun at once; there are places now, tenants take turns, and what is too much is refused.",
