@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import wait_until
+
 COMMAND = [sys.executable, "-m", "kgents.cli.main"]
 
 
@@ -74,7 +76,9 @@ class Cli:
 
     def terminal(self, *arguments: str | Path, columns: int = 100, **environment: str) -> Terminal:
         """Start it on a terminal."""
-        return Terminal([*COMMAND, *map(str, arguments)], columns, self._env({"TERM": "xterm", **environment}))
+        # Readline exports the size of the terminal that the tests run in, and they may have loaded it.
+        usual = {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40"}
+        return Terminal([*COMMAND, *map(str, arguments)], columns, self._env({**usual, **environment}))
 
     def _env(self, more: dict[str, str]) -> dict[str, str]:
         given = {**os.environ, "KGENTS_CONFIG_DIR": str(self.folder / "config"), **self.environment, **more}
@@ -104,7 +108,21 @@ class Terminal:
         return "".join(chunk for _, chunk in self.chunks).replace("\r\n", "\n")
 
     def type(self, text: str) -> None:
+        """Type it once the program waits, as a user does: Python's input() misses a Ctrl-C between prompt and wait."""
+        before = ""
+
+        def waits() -> bool:
+            nonlocal before
+            earlier, before = before, self._switches()
+            return earlier == before != ""
+
+        wait_until(waits, what="it waits")
         os.write(self._master, text.encode())
+
+    def _switches(self) -> str:
+        """How often the program has waited, if it does now; else nothing."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return status.partition("\nvoluntary_ctxt_switches:")[2] if "\nState:\tS" in status else ""
 
     def read_until(self, text: str, *, seconds: float = 30.0) -> None:
         """Read until `text` has come. Raises TimeoutError."""
