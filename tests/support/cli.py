@@ -77,7 +77,7 @@ class Cli:
     def terminal(self, *arguments: str | Path, columns: int = 100, **environment: str) -> Terminal:
         """Start it on a terminal."""
         # Readline exports the size of the terminal that the tests run in, and they may have loaded it.
-        usual = {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40"}
+        usual = {"TERM": "xterm", "COLUMNS": "UNSET", "LINES": "UNSET"}
         return Terminal([*COMMAND, *map(str, arguments)], columns, self._env({**usual, **environment}))
 
     def _env(self, more: dict[str, str]) -> dict[str, str]:

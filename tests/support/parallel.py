@@ -25,7 +25,7 @@ ALONE = (
 _ALONE = "alone"
 
 
-class Scheduler(LoadFileScheduling):  # type: ignore[misc] # it has no types
+class Scheduler(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist ships no types: its class is Any
     """Ends all processes but one when nothing else is left to share out, and gives that one the files that are alone
     once the others have done their last test.
     """

@@ -61,6 +61,6 @@ class Checkpointer:
         return not self._closed
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._path, isolation_level=None)
         connection.execute("PRAGMA synchronous=FULL")
         return connection

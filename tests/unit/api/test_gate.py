@@ -34,14 +34,14 @@ class KnownKeys:
 
 
 @pytest.fixture
-async def crowded() -> AsyncIterator[tuple[Gate, list[Place]]]:
+async def crowded() -> AsyncIterator[tuple[Gate, Place]]:
     """A gate before an API whose one place is taken and whose queue is full, and the place; both by `noisy`."""
     admission = Admission(Settings.model_validate({"max_at_work": 1, "max_waiting": 1}), Metrics("api"))
     place = admission.enter("noisy")
     assert place is not None
     waiting = asyncio.create_task(admission.wait("noisy"))
     await eventually(lambda: admission.crowded)
-    yield Gate(admission, cast("Authenticator", KnownKeys()), 100), [place]
+    yield Gate(admission, cast("Authenticator", KnownKeys()), 100), place
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
@@ -59,24 +59,24 @@ def remembered(gate: Gate, data: bytes = WHOLE) -> Head:
     return head
 
 
-async def test_what_is_no_route_of_the_api_is_let_in(crowded: tuple[Gate, list[Place]]) -> None:
+async def test_what_is_no_route_of_the_api_is_let_in(crowded: tuple[Gate, Place]) -> None:
     gate, _ = crowded
     assert gate.refusal(b"/health", HEADERS, surplus=False, close=False) is None
 
 
-async def test_a_tenant_with_nothing_under_way_is_let_in(crowded: tuple[Gate, list[Place]]) -> None:
+async def test_a_tenant_with_nothing_under_way_is_let_in(crowded: tuple[Gate, Place]) -> None:
     gate, _ = crowded
     assert gate.refusal(PATH, [(b"authorization", b"Bearer quiet")], surplus=False, close=False) is None
 
 
-async def test_on_a_connection_too_many_everybody_is_refused(crowded: tuple[Gate, list[Place]]) -> None:
+async def test_on_a_connection_too_many_everybody_is_refused(crowded: tuple[Gate, Place]) -> None:
     gate, _ = crowded
     assert gate.refusal(PATH, [(b"authorization", b"Bearer quiet")], surplus=True, close=True) is not None
 
 
 @pytest.mark.parametrize("header", [(b"content-length", b"65537"), (b"transfer-encoding", b"chunked")])
 async def test_a_connection_with_much_to_come_is_closed(
-    crowded: tuple[Gate, list[Place]], header: tuple[bytes, bytes]
+    crowded: tuple[Gate, Place], header: tuple[bytes, bytes]
 ) -> None:
     found = refused(crowded[0], header)
     assert found.close
@@ -84,7 +84,7 @@ async def test_a_connection_with_much_to_come_is_closed(
 
 
 async def test_a_head_that_was_refused_is_refused_again_with_another_request_id(
-    crowded: tuple[Gate, list[Place]],
+    crowded: tuple[Gate, Place],
 ) -> None:
     gate, _ = crowded
     remembered(gate)
@@ -103,20 +103,20 @@ async def test_a_head_that_was_refused_is_refused_again_with_another_request_id(
         pytest.param(b"", id="nothing"),
     ],
 )
-async def test_what_is_not_the_same_is_parsed(crowded: tuple[Gate, list[Place]], data: bytes) -> None:
+async def test_what_is_not_the_same_is_parsed(crowded: tuple[Gate, Place], data: bytes) -> None:
     gate, _ = crowded
     remembered(gate)
     assert gate.refuse_again(data) is None
 
 
-async def test_it_is_parsed_once_there_is_room(crowded: tuple[Gate, list[Place]]) -> None:
-    gate, [place] = crowded
+async def test_it_is_parsed_once_there_is_room(crowded: tuple[Gate, Place]) -> None:
+    gate, place = crowded
     remembered(gate)
     place.leave()
     assert gate.refuse_again(WHOLE) is None
 
 
-async def test_it_is_parsed_after_a_second(crowded: tuple[Gate, list[Place]], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_parsed_after_a_second(crowded: tuple[Gate, Place], monkeypatch: pytest.MonkeyPatch) -> None:
     gate, _ = crowded
     now = 1000.0
     monkeypatch.setattr(gates, "monotonic", lambda: now)
@@ -126,13 +126,13 @@ async def test_it_is_parsed_after_a_second(crowded: tuple[Gate, list[Place]], mo
     assert gate.refuse_again(WHOLE) is None
 
 
-async def test_a_head_whose_body_did_not_come_with_it_is_not_kept(crowded: tuple[Gate, list[Place]]) -> None:
+async def test_a_head_whose_body_did_not_come_with_it_is_not_kept(crowded: tuple[Gate, Place]) -> None:
     gate, _ = crowded
     remembered(gate, HEAD)
     assert gate.refuse_again(WHOLE) is None
 
 
-async def test_a_request_that_names_itself_is_not_kept(crowded: tuple[Gate, list[Place]]) -> None:
+async def test_a_request_that_names_itself_is_not_kept(crowded: tuple[Gate, Place]) -> None:
     found = refused(crowded[0], (b"x-request-id", b"mine"))
     assert b"\r\nx-request-id: mine\r\n" in found.answer
     assert found.head is None
