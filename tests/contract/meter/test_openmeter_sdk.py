@@ -20,6 +20,14 @@ from tests.support.up import Up
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
 
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A kgents of these tests alone: they put events into its meter that its ledger does not have."""
+    running = Up(tmp_path_factory.mktemp("up")).start()
+    yield running
+    running.stop()
+
+
 def meter_token(up: Up) -> str:
     return str(json.loads((up.data / "connections.json").read_text())["meter_token"])
 
