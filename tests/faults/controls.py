@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from kgents.bus.streams import USAGE_SUBJECT
 from kgents.errors import Unavailable
 from kgents.meter import storage
 from kgents.meter.model import Event
-from kgents.store import sqlite
+from kgents.store import checkpoint, sqlite
 from kgents.usage import repository
 from kgents.usage.model import NOTHING, Amounts
 from kgents.workers import meter_sink
@@ -58,8 +59,16 @@ def without_acknowledgement() -> None:
 
 
 def without_fsync() -> None:
-    """SQLite says that a transaction is kept before it is on the disk."""
+    """SQLite says that a transaction is kept before it is on the disk, and nobody puts it there later."""
     sqlite._PRAGMAS = tuple(pragma.replace("FULL", "OFF") for pragma in sqlite._PRAGMAS)
+    sound = checkpoint.Checkpointer._open
+
+    def faulty(self: checkpoint.Checkpointer) -> sqlite3.Connection:
+        connection = sound(self)
+        connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    checkpoint.Checkpointer._open = faulty  # type: ignore[method-assign]
 
 
 def without_claims() -> None:

@@ -14,7 +14,9 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from kgents import __version__
+from kgents.agents.ledger_ops import MAX_KEY_LENGTH
 from kgents.api import problems
+from kgents.api.call import KEY_PATTERN
 from kgents.api.direct import DirectRoute
 from kgents.api.edge import REQUEST_ID, Edge, internal
 from kgents.api.links import add_links
@@ -124,7 +126,7 @@ _IDEMPOTENCY_KEY = {
     "in": "header",
     "required": False,
     "description": "Makes a retry safe: the same key and request is done once, and answered the same for 24 hours.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": KEY_PATTERN},
 }
 
 

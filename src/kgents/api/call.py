@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +18,9 @@ from kgents.errors import InvalidRequest
 from kgents.tenants.model import Actor, Principal
 
 CALL = "kgents.call"
+KEY_PATTERN = '^("[ -~]+"|[!#-~]([ -~]*[!-~])?)$'
+"""Of an Idempotency-Key: printable ASCII, in quotes as the draft has it or without."""
+_KEY = re.compile(KEY_PATTERN)
 
 
 @dataclass(slots=True)
@@ -66,12 +70,13 @@ def idempotency_of(scope: AsgiScope, value: bytes | None, body: bytes, now: int,
     """
     if value is None:
         return None
-    key = value.decode("latin-1").strip().strip('"')
-    if not key or len(key) > MAX_KEY_LENGTH or not key.isprintable() or not key.isascii():
+    key = value.decode("latin-1").strip(" \t")
+    if len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
         raise InvalidRequest(
-            f"The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters.",
+            f"The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters, in quotes or without.",
             code="idempotency-key-invalid",
         )
+    key = key[1:-1] if key[0] == '"' else key
     what = hashlib.sha256(f"{scope['method']} {scope['path']}\n".encode() + body).digest()
     return IdempotencyKey(key, what, now + round(ttl * SECOND))
 

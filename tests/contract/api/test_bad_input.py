@@ -271,7 +271,7 @@ def test_an_event_id_that_can_not_be_is_refused(tenant, value):
     refused(answer, answer.status_code)
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "\u00fc".encode(), '""'])
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "\u00fc".encode(), '""', '"', '"x', f'"{"x" * 254}"'])
 def test_an_idempotency_key_that_can_not_be_is_refused(tenant, key):
     answer = tenant.http.post("/v1/sessions", json={"agent": "echo"}, headers={"Idempotency-Key": key})
 

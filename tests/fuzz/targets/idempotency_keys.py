@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: printable ASCII of 1 to 255 characters, or refused; bound to the method, the path and the body."""
+"""`Idempotency-Key`: 1 to 255 characters of printable ASCII, quoted or not, or refused; bound to the request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ SEEDS = [b"a", b'"quoted"', b"  spaced  ", b'""', b"a" * 255, b"a" * 256, b"\xff
 
 def check(data: bytes) -> None:
     """A header's value."""
-    text = data.decode("latin-1").strip().strip('"')
-    right = 1 <= len(text) <= MAX_KEY_LENGTH and all(" " <= character <= "~" for character in text)
+    text = data.decode("latin-1").strip(" \t")
+    quoted = text.startswith('"')
+    right = (
+        1 + 2 * quoted <= len(text) <= MAX_KEY_LENGTH
+        and all(" " <= character <= "~" for character in text)
+        and (text.endswith('"') or not quoted)
+    )
     try:
         found = idempotency_of(_SCOPE, data, b"body", 1_000_000, 86_400)
     except InvalidRequest:
