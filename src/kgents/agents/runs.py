@@ -19,8 +19,7 @@ from kgents.store import outbox
 from kgents.store.tables import processes, runs
 
 MAX_ATTEMPTS = 20
-UNFINISHED = sa.text("runs.status IN ('queued', 'running')")
-"""The condition of the index on what is not finished, in its own words: with parameters no database would use it."""
+UNFINISHED = repository.UNFINISHED
 
 
 def problem_of(error: KgentsError) -> dict[str, Any]:

@@ -39,6 +39,14 @@ metadata = MetaData(
 # SQLite gives rowids only to a plain INTEGER primary key, which holds 64 bits there.
 Sequence = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index of some rows. Statements that are to use it must hold `where` in the same words: no database takes it
+    from parameters.
+    """
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 tenants = Table(
     "tenants",
     metadata,
@@ -206,20 +214,15 @@ runs = Table(
     CheckConstraint("mode IN ('wait', 'stream', 'background')", name="mode"),
     CheckConstraint("status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"),
     Index(None, "tenant_id", "run_id"),
-    Index(
-        "ix_runs_session_id",
+    _partial("ix_runs_session", "tenant_id", "session_id", "run_id", where="session_id IS NOT NULL"),
+    _partial("ix_runs_not_completed", "tenant_id", "status", "run_id", where="status <> 'completed'"),
+    _partial(
+        "ix_runs_unfinished_session",
+        "tenant_id",
         "session_id",
-        "run_id",
-        sqlite_where=text("session_id IS NOT NULL"),
-        postgresql_where=text("session_id IS NOT NULL"),
+        where="session_id IS NOT NULL AND status IN ('queued', 'running')",
     ),
-    Index(
-        "ix_runs_unfinished",
-        "owner",
-        "run_id",
-        sqlite_where=text("status IN ('queued', 'running')"),
-        postgresql_where=text("status IN ('queued', 'running')"),
-    ),
+    _partial("ix_runs_unfinished", "owner", "run_id", where="status IN ('queued', 'running')"),
 )
 
 # What a run has done so far, so that another worker can go on from there.

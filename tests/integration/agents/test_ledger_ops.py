@@ -55,6 +55,7 @@ def finished(of, **fields):
     return step(of, used=USED, finish=Finish("completed", Output("hi"), None, 2, ['{"said": 1}']), **fields)
 
 
+RUNS = 200
 ADMIT, RECORD = Admit("kgents"), RecordStep("kgents")
 
 
@@ -293,18 +294,62 @@ async def test_many_tenants_at_once_never_wait_for_each_other_for_good(ledger, d
         assert await balance(ledger, tenant) == (Amounts(40, 320, 360, 0), Amounts())
 
 
+@pytest.mark.parametrize("session", [None, "ses_ten_1"])
 @pytest.mark.parametrize("database", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
-async def test_on_postgresql_a_run_costs_the_same_however_many_there_were(ledger, database, postgres):
-    for _ in range(200):
-        one = run()
-        await outcomes(ledger, ADMIT, Admission(one, None))
-        await outcomes(ledger, RECORD, finished(one))
+async def test_on_postgresql_a_run_costs_the_same_however_many_there_were(ledger, database, postgres, session):
+    name = database.url.rpartition("/")[2].partition("?")[0]
+    statement = "SELECT idx_scan, seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'runs'"
+
+    async def read(earlier):
+        def found():
+            [[row]] = postgres.sql([statement], name)
+            return row if row["idx_scan"] and row["idx_scan"] >= earlier + RUNS else None
+
+        return await eventually(found)
+
+    for _ in range(RUNS):
+        await whole(ledger, session)
     await ledger.close()  # then its connections' statistics are told
+    first = await read(0)
+    assert first["seq_tup_read"] < RUNS, "connections keep plans that read the whole table"
+    again = open_store(database.url)
+    for _ in range(RUNS):
+        await whole(again, session)
+    await again.close()
+    second = await read(first["idx_scan"])
+    assert second["idx_tup_fetch"] - first["idx_tup_fetch"] < 10 * RUNS, "plans read all of the tenant's runs"
 
-    def rows_read():
-        name = database.url.rpartition("/")[2].partition("?")[0]
-        statement = "SELECT idx_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'runs'"
-        [[found]] = postgres.sql([statement], name)
-        return found if found["idx_scan"] and found["idx_scan"] >= 200 else None
 
-    assert (await eventually(rows_read))["seq_tup_read"] < 200, "connections keep plans that read the whole table"
+@pytest.mark.parametrize("session", [None, "ses_ten_1"])
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_on_sqlite_a_run_costs_the_same_however_many_there_were(ledger, session):
+    def steps_of_a_run():
+        steps = 0
+
+        def count():
+            nonlocal steps
+            steps += 1
+
+        def unit(connection):
+            driver = connection.connection.driver_connection
+            driver.set_progress_handler(count, 10)
+            for op, item in ((ADMIT, Admission(one := run(session_id=session), None)), (RECORD, finished(one))):
+                op.apply(connection, [item])
+            driver.set_progress_handler(None, 0)
+
+        return unit, lambda: steps
+
+    costs = []
+    for earlier in (10, 400):
+        for _ in range(earlier):
+            await whole(ledger, session)
+        unit, steps = steps_of_a_run()
+        await ledger.write(Scope.system(), unit)
+        costs.append(steps())
+    assert costs[1] < 1.5 * costs[0], costs
+
+
+async def whole(ledger, session):
+    one = run(session_id=session)
+    await outcomes(ledger, ADMIT, Admission(one, None))
+    await outcomes(ledger, RECORD, finished(one))

@@ -285,9 +285,17 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_runs")),
     )
     op.create_index(
-        "ix_runs_session_id",
+        "ix_runs_not_completed",
         "runs",
-        ["session_id", "run_id"],
+        ["tenant_id", "status", "run_id"],
+        unique=False,
+        sqlite_where=sa.text("status <> 'completed'"),
+        postgresql_where=sa.text("status <> 'completed'"),
+    )
+    op.create_index(
+        "ix_runs_session",
+        "runs",
+        ["tenant_id", "session_id", "run_id"],
         unique=False,
         sqlite_where=sa.text("session_id IS NOT NULL"),
         postgresql_where=sa.text("session_id IS NOT NULL"),
@@ -300,6 +308,14 @@ def _create_tables() -> None:
         unique=False,
         sqlite_where=sa.text("status IN ('queued', 'running')"),
         postgresql_where=sa.text("status IN ('queued', 'running')"),
+    )
+    op.create_index(
+        "ix_runs_unfinished_session",
+        "runs",
+        ["tenant_id", "session_id"],
+        unique=False,
+        sqlite_where=sa.text("session_id IS NOT NULL AND status IN ('queued', 'running')"),
+        postgresql_where=sa.text("session_id IS NOT NULL AND status IN ('queued', 'running')"),
     )
     op.create_table(
         "agent_versions",
