@@ -323,29 +323,21 @@ async def test_on_postgresql_a_run_costs_the_same_however_many_there_were(ledger
 @pytest.mark.parametrize("session", [None, "ses_ten_1"])
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_on_sqlite_a_run_costs_the_same_however_many_there_were(ledger, session):
-    def steps_of_a_run():
-        steps = 0
-
-        def count():
-            nonlocal steps
-            steps += 1
-
-        def unit(connection):
-            driver = connection.connection.driver_connection
-            driver.set_progress_handler(count, 10)
-            for op, item in ((ADMIT, Admission(one := run(session_id=session), None)), (RECORD, finished(one))):
-                op.apply(connection, [item])
-            driver.set_progress_handler(None, 0)
-
-        return unit, lambda: steps
+    def steps_of_a_run(connection):
+        ticks = []
+        driver = connection.connection.driver_connection
+        driver.set_progress_handler(lambda: ticks.append(None), 10)
+        one = run(session_id=session)
+        ADMIT.apply(connection, [Admission(one, None)])
+        RECORD.apply(connection, [finished(one)])
+        driver.set_progress_handler(None, 0)
+        return len(ticks)
 
     costs = []
     for earlier in (10, 400):
         for _ in range(earlier):
             await whole(ledger, session)
-        unit, steps = steps_of_a_run()
-        await ledger.write(Scope.system(), unit)
-        costs.append(steps())
+        costs.append(await ledger.write(Scope.system(), steps_of_a_run))
     assert costs[1] < 1.5 * costs[0], costs
 
 
