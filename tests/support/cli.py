@@ -13,6 +13,8 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,15 +66,20 @@ class Cli:
         assert done.status == 0, done
         return done.json()
 
-    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[bytes]:
-        """Start it with pipes."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *arguments: str | Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start it with pipes; it is killed if it still runs at the end of the block."""
+        with subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self._env(environment),
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def terminal(self, *arguments: str | Path, columns: int = 100, **environment: str) -> Terminal:
         """Start it on a terminal."""

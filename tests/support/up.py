@@ -15,7 +15,10 @@ import httpx2
 from tests.support.waiting import wait_until
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
-"""For processes whose lines are not counted: it would slow them, and who is killed has no time to tell."""
+"""For processes whose lines are not counted: it would slow them, and who is killed has no time to tell.
+
+Python under coverage also loses a KeyboardInterrupt in one of seven tries, when Ctrl-C comes while lines are counted.
+"""
 
 
 class Up:

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.support.cli import Cli
+from tests.support.up import UNMEASURED
 
 
 def test_one_message_is_answered(cli: Cli) -> None:
@@ -31,11 +32,11 @@ def test_words_come_one_by_one_on_a_terminal(cli: Cli) -> None:
 
 
 def test_words_come_one_by_one_through_a_pipe(cli: Cli) -> None:
-    process = cli.start("chat", "echo", "/sleep 0.5 one two three four")
-    assert process.stdout is not None
-    assert process.stdout.read(4) == b"one "
-    assert process.poll() is None
-    assert process.communicate(timeout=30)[0] == b"two three four\n"
+    with cli.start("chat", "echo", "/sleep 0.5 one two three four") as process:
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"one "
+        assert process.poll() is None
+        assert process.communicate(timeout=30)[0] == b"two three four\n"
 
 
 def test_a_conversation_is_typed_and_ended_by_ctrl_d(cli: Cli) -> None:
@@ -48,11 +49,11 @@ def test_a_conversation_is_typed_and_ended_by_ctrl_d(cli: Cli) -> None:
 
 
 def test_ctrl_c_at_the_prompt_and_during_an_answer_ends_quietly(cli: Cli) -> None:
-    prompt = cli.terminal("chat", "echo")
+    prompt = cli.terminal("chat", "echo", **UNMEASURED)
     prompt.read_until("you> ")
     prompt.type("\x03")
     assert prompt.end() == 130
-    answer = cli.terminal("chat", "echo", "/sleep 1 one two three four")
+    answer = cli.terminal("chat", "echo", "/sleep 1 one two three four", **UNMEASURED)
     answer.read_until("one")
     answer.type("\x03")
     assert answer.end() == 130
@@ -90,11 +91,10 @@ def test_escapes_of_an_answer_reach_a_pipe_and_not_a_terminal(cli: Cli) -> None:
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(cli: Cli) -> None:
-    process = cli.start("chat", "echo", "/words 4000")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.read(10)
-    process.stdout.close()
-    assert process.wait(30) not in (0, -signal.SIGPIPE)
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    with cli.start("chat", "echo", "/words 4000") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(30) not in (0, -signal.SIGPIPE)
+        assert process.stderr.read() == b""

@@ -180,11 +180,11 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(cli: Cli) -> N
 def test_a_lost_connection_is_taken_up_again(tenant_cli: Callable[..., Cli], own_up: Up) -> None:
     cli = Cli(tenant_cli().folder, KGENTS_URL=own_up.url, KGENTS_API_KEY=own_up.key)
     run = cli.json("run", "create", "echo", "/sleep 1 one two three four", "--background")["id"]
-    process = cli.start("run", "events", run)
-    assert process.stdout is not None
-    assert b"run.created" in process.stdout.readline()
-    os.kill(own_up.pid("api"), signal.SIGKILL)
-    rest, errors = process.communicate(timeout=60)
+    with cli.start("run", "events", run) as process:
+        assert process.stdout is not None
+        assert b"run.created" in process.stdout.readline()
+        os.kill(own_up.pid("api"), signal.SIGKILL)
+        rest, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
     assert b"run.completed" in rest
     ids = [line.split(b'"id": "')[1].split(b'"')[0] for line in rest.splitlines()]

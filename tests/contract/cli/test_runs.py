@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.cli import Cli
+from tests.support.up import UNMEASURED
 from tests.support.waiting import wait_until
 
 
@@ -63,19 +64,19 @@ def test_a_background_run_is_cancelled(cli: Cli) -> None:
 
 def test_ctrl_c_ends_following_quietly_and_the_run_goes_on(cli: Cli) -> None:
     made = cli.json("run", "create", "echo", "/sleep 0.5 /words 200", "--background")  # 100 s: it doesn't end by itself
-    process = cli.start("run", "events", made["id"])
-    assert process.stdout is not None
-    seen = json.loads(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=30)
+    with cli.start("run", "events", made["id"], **UNMEASURED) as process:
+        assert process.stdout is not None
+        seen = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, b"")
 
     last = ([seen["id"]] + [json.loads(line)["id"] for line in rest.splitlines()])[-1]
-    going_on = cli.start("run", "events", made["id"], "--after", last)
-    assert going_on.stdout is not None
-    assert json.loads(going_on.stdout.readline())["type"] != "run.cancelled"
-    cli("run", "cancel", made["id"])
-    assert json.loads(going_on.communicate(timeout=30)[0].splitlines()[-1])["type"] == "run.cancelled"
+    with cli.start("run", "events", made["id"], "--after", last) as going_on:
+        assert going_on.stdout is not None
+        assert json.loads(going_on.stdout.readline())["type"] != "run.cancelled"
+        cli("run", "cancel", made["id"])
+        assert json.loads(going_on.communicate(timeout=30)[0].splitlines()[-1])["type"] == "run.cancelled"
 
 
 def test_a_terminal_shows_that_a_run_is_going_on(cli: Cli) -> None:

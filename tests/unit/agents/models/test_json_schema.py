@@ -63,10 +63,10 @@ def test_what_matches_has_no_complaint() -> None:
 
 
 def test_a_pattern_that_backtracks_without_end_is_stopped() -> None:
-    started = time.monotonic()
+    started = time.thread_time()  # of the processor: other tests run beside
     said = complaint({"pattern": r"^(?=a)(a|aa|a?)+\1$"}, "a" * 5000 + "!")
     assert said is not None
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize("schema", [{"items": {"$ref": "#"}}, {"type": "array"}, {"const": [[]]}])
@@ -171,9 +171,9 @@ def chain(depth: int) -> dict[str, Any]:
     ],
 )
 def test_a_schema_made_to_take_long_does_not(schema: dict[str, Any], value: Any) -> None:
-    started = time.monotonic()
+    started = time.thread_time()  # of the processor: other tests run beside
     assert complaint(schema, value) is not None
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_a_recursive_schema_of_ordinary_size_is_checked_in_full() -> None:

@@ -129,10 +129,10 @@ def test_refuses_what_is_no_arithmetic(expression: str) -> None:
     ],
 )
 def test_is_quick_with_what_is_too_much(expression: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()  # of the processor: other tests run beside
     with contextlib.suppress(ToolError):
         assert len(calculate(expression)) < 5000
-    assert time.monotonic() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_says_how_to_write_powers() -> None:
