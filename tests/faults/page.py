@@ -91,7 +91,7 @@ BUGS = [
     Bug(
         "On SQLite each heartbeat and each sweep read every run that there ever was.",
         "Their conditions were not those of the index on unfinished runs; now they are, in its own words.",
-        "pytest tests/integration/agents/test_unfinished.py",
+        "pytest tests/integration/agents/test_plans.py",
     ),
     Bug(
         "`kgents up` ended, with all its processes, when it had to start one of them again while the disk was full.",
@@ -131,6 +131,11 @@ BUGS = [
         "A run in a session read all runs that its tenant ever had, on both databases; so did lists of its runs.",
         "No index began with tenant and session, so that of the tenant's runs was taken; there are such indexes now.",
         "pytest tests/integration/agents -k 'costs_the_same or index'",
+    ),
+    Bug(
+        "A page of usage events read all events that the tenant ever had, and sorted them.",
+        "They were listed by id, which no index has behind the tenant; they are listed by time now, as the API says.",
+        "pytest tests/integration/usage/test_events.py",
     ),
     Bug(
         "An Idempotency-Key with a space in it was taken, against the API's document.",

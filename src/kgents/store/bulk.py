@@ -92,7 +92,8 @@ class ManyRows:
         """The statement with v's columns where its parameters were, and the SQL type of each parameter."""
         keys = self._names if self._statement.is_insert else None
         compiled = self._statement.compile(dialect=dialect, column_keys=keys)
-        types = {name: bind.type.compile(dialect) for name, bind in compiled.binds.items()}
+        # An array has no collation.
+        types = {name: bind.type.compile(dialect).partition(" COLLATE ")[0] for name, bind in compiled.binds.items()}
         columns = dict(zip(self._names, self._columns(), strict=True))
         values = [f"v.{columns[name]}" for name in compiled.positiontup or ()]
         if self._statement.is_insert:

@@ -163,6 +163,7 @@ sessions = Table(
     Column("deleted_at", BigInteger),
     ForeignKeyConstraint(["agent_id"], ["agents.agent_id"]),
     Index(None, "tenant_id", "session_id"),
+    Index(None, "tenant_id", "agent_id", "session_id"),
 )
 
 # One row a model message (a request or a response), in order; `message` is pydantic-ai's own JSON form, which
@@ -238,10 +239,11 @@ run_steps = Table(
     ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
 )
 
+# An event's id begins with its run's; compared byte by byte, those of a run are next to each other.
 usage_events = Table(
     "usage_events",
     metadata,
-    Column("event_id", Text, primary_key=True),
+    Column("event_id", Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True),
     Column("tenant_id", Text, nullable=False),
     Column("meter", Text, nullable=False),
     Column("quantity", BigInteger, nullable=False),
@@ -251,7 +253,7 @@ usage_events = Table(
     Column("estimated", Integer, nullable=False),
     Column("occurred_at", BigInteger, nullable=False),
     CheckConstraint("quantity > 0", name="quantity"),
-    Index(None, "tenant_id", "occurred_at"),
+    Index(None, "tenant_id", "occurred_at", "event_id"),
     sqlite_with_rowid=False,
 )
 

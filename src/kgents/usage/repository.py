@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kgents.errors import Unprocessable
 from kgents.store.bulk import Lookup, ManyRows, insert_many
 from kgents.store.tables import balances, quotas, usage_events
 from kgents.usage.model import METERS, Amounts, Balance, UsageEvent
@@ -164,16 +165,31 @@ def events_of(
     meter: str,
     run_id: str,
 ) -> list[UsageEvent]:
-    """A tenant's events in [start, end), of a meter and of a run if these are not empty, in the order of their ids."""
-    statement = sa.select(usage_events).where(
-        usage_events.c.tenant_id == tenant_id,
-        usage_events.c.occurred_at >= start,
-        usage_events.c.occurred_at < end,
-        usage_events.c.event_id > after,
-    )
+    """A tenant's events in [start, end), of a meter and of a run if these are not empty, oldest first. Raises
+    Unprocessable for an `after` that is no event of the tenant's.
+    """
+    mine = usage_events.c.tenant_id == tenant_id
+    statement = sa.select(usage_events)
+    if after:
+        query = sa.select(usage_events.c.occurred_at).where(mine, usage_events.c.event_id == after)
+        since = connection.execute(query).scalar()
+        if since is None:
+            raise Unprocessable(f"There is no usage event {after!r} to go on after.", param="after")
+        start = max(start, since)
+        statement = statement.where(sa.or_(usage_events.c.occurred_at > since, usage_events.c.event_id > after))
     if meter:
         statement = statement.where(usage_events.c.meter == meter)
     if run_id:
-        statement = statement.where(usage_events.c.run_id == run_id)
-    rows = connection.execute(statement.order_by(usage_events.c.event_id).limit(limit)).mappings()
+        # Ids begin with the run's, so a run's events are found by their key; with the tenant compared in a way that no
+        # index knows, since SQLite would take that of the tenant's events.
+        mine = usage_events.c.tenant_id.concat("") == tenant_id
+        statement = statement.where(
+            usage_events.c.run_id == run_id,
+            usage_events.c.event_id > f"{run_id}:",
+            usage_events.c.event_id < f"{run_id};",
+        )
+    statement = statement.where(mine, usage_events.c.occurred_at >= start, usage_events.c.occurred_at < end)
+    rows = connection.execute(
+        statement.order_by(usage_events.c.occurred_at, usage_events.c.event_id).limit(limit)
+    ).mappings()
     return [load_event(row) for row in rows]

@@ -90,7 +90,9 @@ def events(
     meter: str = "",
     run_id: str = "",
 ) -> list[UsageEvent]:
-    """The tenant's usage events in [start, end) in the order of their ids, after the given one."""
+    """The tenant's usage events in [start, end), oldest first, after the given one. Raises Unprocessable where that is
+    none of the tenant's.
+    """
     return repository.events_of(
         connection, tenant_id, start=start, end=end, after=after, limit=limit, meter=meter, run_id=run_id
     )

@@ -97,6 +97,14 @@ def test_events_are_paged_each_once(tenant):
     assert len(set(whole)) == len(whole)
 
 
+def test_events_go_on_only_after_one_that_is_there(tenant, new_tenant):
+    other = new_tenant()
+    work(other)
+    theirs = other.http.get("/v1/usage/events").json()["last_id"]
+
+    refused(tenant.http.get("/v1/usage/events", params={"after": theirs}), 422)
+
+
 def test_a_time_without_usage_is_empty(tenant):
     tenant.run("hello")
 

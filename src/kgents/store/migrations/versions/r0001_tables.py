@@ -183,7 +183,7 @@ def _create_tables() -> None:
     )
     op.create_table(
         "usage_events",
-        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("meter", sa.Text(), nullable=False),
         sa.Column("quantity", sa.BigInteger(), nullable=False),
@@ -197,7 +197,10 @@ def _create_tables() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(
-        op.f("ix_usage_events_tenant_id_occurred_at"), "usage_events", ["tenant_id", "occurred_at"], unique=False
+        op.f("ix_usage_events_tenant_id_occurred_at_event_id"),
+        "usage_events",
+        ["tenant_id", "occurred_at", "event_id"],
+        unique=False,
     )
     op.create_table(
         "agents",
@@ -360,5 +363,11 @@ def _create_tables() -> None:
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["agent_id"], ["agents.agent_id"], name=op.f("fk_sessions_agents")),
         sa.PrimaryKeyConstraint("session_id", name=op.f("pk_sessions")),
+    )
+    op.create_index(
+        op.f("ix_sessions_tenant_id_agent_id_session_id"),
+        "sessions",
+        ["tenant_id", "agent_id", "session_id"],
+        unique=False,
     )
     op.create_index(op.f("ix_sessions_tenant_id_session_id"), "sessions", ["tenant_id", "session_id"], unique=False)

@@ -1,4 +1,4 @@
-"""What is asked of runs costs as much as it finds, however many runs there are."""
+"""What is asked of runs and sessions costs as much as it finds, however many there are."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ QUESTIONS: dict[str, tuple[str, Callable[[Connection], Any]]] = {
         lambda connection: runs.list_(connection, "ten_1", "run_1", 10, status="failed"),
     ),
     "a tenant's runs": ("ix_runs_tenant_id_run_id", lambda connection: runs.list_(connection, "ten_1", "run_1", 10)),
+    "an agent's sessions": (
+        "ix_sessions_tenant_id_agent_id_session_id",
+        lambda connection: repository.list_sessions(connection, "ten_1", "ses_1", 10, "agt_1"),
+    ),
 }
 
 
@@ -44,9 +48,10 @@ def test_its_index_is_used(sqlite_template: Path, index: str, question: Callable
         driver.set_trace_callback(asked.append)
         question(connection)
         driver.set_trace_callback(None)
-        statements = [statement for statement in asked if "FROM runs" in statement]
+        table = index.split("_")[1]
+        statements = [statement for statement in asked if f"FROM {table}" in statement]
         plans = [row[3] for statement in statements for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}")]
     engine.dispose()
-    of_runs = [plan.split() for plan in plans if " runs " in f"{plan} "]
-    assert of_runs, plans
-    assert all(index in plan for plan in of_runs), plans
+    searches = [plan.split() for plan in plans if f" {table} " in f"{plan} "]
+    assert searches, plans
+    assert all(index in search for search in searches), plans
