@@ -21,6 +21,8 @@ ALONE = (
     "tests/faults/test_partitions.py",
     "tests/faults/test_power_cuts.py",
     "tests/integration/system/",
+    "tests/integration/tenants/test_authenticator.py",
+    "tests/integration/tenants/test_limiter_faults.py",
 )
 _ALONE = "alone"
 
