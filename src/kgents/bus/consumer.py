@@ -97,6 +97,7 @@ class Consumer:
         self._ready = False  # whether the consumer is known to exist
         self._refused = False
         self._heard = 0.0
+        self._delivered = 0  # up to which message the stream may still hold acknowledged ones; 0 for none
         self._closed = False
 
     def __aiter__(self) -> Self:
@@ -111,6 +112,8 @@ class Consumer:
                 await self._connection.wait()
                 if self._asked <= 0 or self._silent():
                     await self._pull()
+                elif self._delivered:
+                    await self._purge(await self._api("INFO"))
             except BusUnavailable:
                 self._asked = 0
                 await asyncio.sleep(RETRY)
@@ -170,18 +173,32 @@ class Consumer:
         )
 
     async def _create(self) -> None:
-        try:
-            info = await self._jetstream.api(
-                f"CONSUMER.CREATE.{self._stream}.{self._durable}",
-                {"stream_name": self._stream, "config": self._config, "action": ""},
-            )
-            # A server whose disk was full, and that was started again, may remember the acknowledgement of a message
-            # and still have it. It would never hand it out, and count it for ever as waiting.
-            if floor := info["ack_floor"]["stream_seq"]:
+        info = await self._api("CREATE", {"stream_name": self._stream, "config": self._config, "action": ""})
+        self._delivered = info["delivered"]["stream_seq"]
+        await self._purge(info)
+        self._ready = True
+
+    async def _purge(self, info: dict[str, Any]) -> None:
+        """Take what is acknowledged off the stream.
+
+        A server that was started again, after its disk was full or its power was cut, may remember the acknowledgement
+        of a message and still have it. It never hands it out, and counts it for ever as waiting. Such messages may
+        lie behind others that wait for their acknowledgement, and those are waited for.
+        """
+        floor = info["ack_floor"]["stream_seq"]
+        if floor:
+            try:
                 await self._jetstream.api(f"STREAM.PURGE.{self._stream}", {"seq": floor + 1})
+            except ApiError as error:
+                raise BusUnavailable(f"the NATS server refused to purge {self._stream} ({error}).") from error
+        if floor >= self._delivered:
+            self._delivered = 0
+
+    async def _api(self, verb: str, body: object = None) -> dict[str, Any]:
+        try:
+            return await self._jetstream.api(f"CONSUMER.{verb}.{self._stream}.{self._durable}", body)
         except ApiError as error:
             raise BusUnavailable(f"the NATS server refused the consumer {self._durable} ({error}).") from error
-        self._ready = True
 
     def _reconnected(self) -> None:
         self._asked = 0

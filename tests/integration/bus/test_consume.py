@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,10 @@ def consume(bus: Bus, *, batch: int = 10, ack_wait: float = 30.0, max_deliver: i
 
 async def take(consumer: Consumer, seconds: float = 5.0) -> Delivery:
     return await asyncio.wait_for(anext(consumer), seconds)
+
+
+async def is_empty(bus: Bus) -> bool:
+    return (await bus.pending(STREAM)).messages == 0
 
 
 async def publish(bus: Bus, *names: str) -> None:
@@ -146,6 +152,34 @@ class TestRedelivery:
 
 
 class TestRestart:
+    async def test_what_was_acknowledged_and_came_back_with_the_disk_is_purged(
+        self, make_bus: MakeBus, bus: Bus, nats: NatsServer, nats_files: Path
+    ) -> None:
+        await publish(bus, "one", "two", "three")
+        messages = nats_files / "$G" / "streams" / STREAM / "msgs"
+        async with consume(bus, ack_wait=1.0) as consumer:
+            taken = [await take(consumer) for _ in range(3)]
+            earlier = shutil.copytree(messages, nats_files.parent / "earlier")
+            await taken[1].ack()
+            await bus.close()
+        nats.stop()
+        shutil.rmtree(messages)
+        shutil.copytree(earlier, messages)
+        await asyncio.to_thread(nats.start)
+        again = make_bus()
+        await again.start()
+        await eventually(lambda: again.state.connected)
+        assert (await again.pending(STREAM)).messages == 3
+
+        async with consume(again, ack_wait=1.0) as consumer:
+            for name in (b"one", b"three"):
+                delivery = await take(consumer)
+                assert delivery.data == name
+                await delivery.ack()
+            waiting = asyncio.create_task(anext(consumer))
+            await eventually(lambda: is_empty(again), seconds=20)
+            waiting.cancel()
+
     async def test_a_consumer_goes_on_after_a_restart(self, bus: Bus, nats: NatsServer) -> None:
         async with consume(bus) as consumer:
             waiting = asyncio.create_task(take(consumer, 20))
