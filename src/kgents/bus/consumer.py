@@ -98,6 +98,7 @@ class Consumer:
         self._refused = False
         self._heard = 0.0
         self._delivered = 0  # up to which message the stream may still hold acknowledged ones; 0 for none
+        self._purged = 0.0  # when that was last looked at
         self._closed = False
 
     def __aiter__(self) -> Self:
@@ -112,7 +113,7 @@ class Consumer:
                 await self._connection.wait()
                 if self._asked <= 0 or self._silent():
                     await self._pull()
-                elif self._delivered:
+                elif self._delivered and asyncio.get_running_loop().time() - self._purged > IDLE_HEARTBEAT:
                     await self._purge(await self._api("INFO"))
             except BusUnavailable:
                 self._asked = 0
@@ -185,6 +186,7 @@ class Consumer:
         of a message and still have it. It never hands it out, and counts it for ever as waiting. Such messages may
         lie behind others that wait for their acknowledgement, and those are waited for.
         """
+        self._purged = asyncio.get_running_loop().time()
         floor = info["ack_floor"]["stream_seq"]
         if floor:
             try:
