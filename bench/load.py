@@ -28,6 +28,11 @@ CONNECTION = Connection
 TICK = 0.001  # seconds between two looks at the clock in an open loop
 
 
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The least of the values, which ascend, that `share` of them do not exceed; NaN without any."""
+    return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else float("nan")
+
+
 @dataclass(slots=True)
 class Load:
     """What came of it. Latencies are in seconds, in ascending order, of the answers with status 200 only."""
@@ -51,9 +56,7 @@ class Load:
 
     def percentile(self, share: float) -> float:
         """The latency within which `share` of the good answers came, in seconds; NaN without any."""
-        if not self.latencies:
-            return float("nan")
-        return self.latencies[max(0, ceil(share * len(self.latencies)) - 1)]
+        return percentile(self.latencies, share)
 
     def facts(self) -> dict[str, object]:
         """As JSON."""
