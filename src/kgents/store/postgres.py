@@ -13,7 +13,17 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kgents.store.failures import Unconfirmed, draining, guard, is_outage
-from kgents.store.groups import MAX_GROUP, Waiting, by_operation, ended_by_outage, halves, is_final, run_group, settle
+from kgents.store.groups import (
+    GATHER,
+    MAX_GROUP,
+    Waiting,
+    by_operation,
+    ended_by_outage,
+    halves,
+    is_final,
+    run_group,
+    settle,
+)
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
 
 T = TypeVar("T")
@@ -109,10 +119,14 @@ class PostgresStore:
                 return result
 
     async def _lane(self) -> None:
+        several = False
         while True:
             group = [await self._queue.get()]
+            if several:
+                await asyncio.sleep(GATHER)
             while len(group) < MAX_GROUP and not self._queue.empty():
                 group.append(self._queue.get_nowait())
+            several = len(group) > 1
             # A transaction of several operations would lock rows once for each, and so in no one order: two lanes would
             # wait for each other until the server noticed, a second later.
             for part in by_operation(group):

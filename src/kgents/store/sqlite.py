@@ -18,7 +18,7 @@ from sqlalchemy import Connection, event
 from kgents.store import checkpoint
 from kgents.store.bulk import driver_of, translated
 from kgents.store.failures import draining, guard, is_busy, is_outage
-from kgents.store.groups import MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle_soon
+from kgents.store.groups import GATHER, MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle_soon
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
 
 T = TypeVar("T")
@@ -83,11 +83,15 @@ class SqliteStore:
         self._writer.dispose()  # the last connection to close folds the WAL back into the file
 
     def _write_loop(self) -> None:
+        several = False
         while True:
             first = self._queue.get()
             if first is None:
                 return
+            if several:
+                time.sleep(GATHER)
             group, last = self._take(first)
+            several = len(group) > 1
             started = time.perf_counter()
             results = self._commit(group)
             self._observe(len(group), time.perf_counter() - started)
