@@ -41,7 +41,8 @@ def freeze(dialect: str, folder: Path, rounds: Sequence[Sequence[str]], control:
         verdict = check(system.up, client, history, late=supervisor.late)
     print(f"{dialect}: {verdict}")
     record(
-        "A pause beyond the ack wait loses nothing and bills nothing twice",
+        "A pause beyond the ack wait loses nothing and bills nothing twice"
+        + (f", control: {control}" if control else ""),
         "tests/faults/test_freezes.py",
         f"{dialect}: {sum(map(len, rounds))} processes frozen for {LONGER:g} s each during "
         f"{verdict.calls.total():,} requests: {len(verdict.violations)} violations; "
