@@ -22,7 +22,7 @@ from bench.systems import chat_request
 @dataclass(frozen=True, slots=True)
 class Order:
     """A load: `rate` requests a second in an open loop (latency from the intended start), or a closed loop where it is
-    0, over so many connections, of the tenants with these keys in turn.
+    0, over so many connections, of the tenants with these keys in turn. With `keep` each latency is told.
     """
 
     url: str
@@ -30,6 +30,7 @@ class Order:
     seconds: float
     connections: int
     rate: float = 0.0
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Outcome:
     refusals: list[tuple[int, str, str, str, int]]
     unanswered: int
     cpu: float
+    latencies: list[float]
 
     @property
     def refused(self) -> int:
@@ -136,6 +138,7 @@ def main() -> None:
             "refusals": refusals,
             "unanswered": done.unanswered,
             "cpu": done.generator / done.seconds,
+            "latencies": [seconds * 1000 for seconds in done.latencies] if order.keep else [],
         },
         sys.stdout,
     )
