@@ -158,6 +158,29 @@ BUGS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A figure that is not reached, and why."""
+
+    what: str
+    why: str
+
+
+LIMITS = [
+    Limit(
+        "At three times the capacity the goodput is to be 90 % of the peak.",
+        "A refusal is two system calls and some lines of Python, which is a tenth of a good answer's time on SQLite; "
+        "at three times the capacity there are two for each good answer. On PostgreSQL a good answer takes longer, so "
+        "that refusals weigh less.",
+    ),
+    Limit(
+        "A quiet tenant's p99 under overload is to be at most 1.5 times its usual one.",
+        "It waits for no place, but its request and its two commits share an event loop and a writer with as many "
+        "requests as there are places. Fewer places would make it quicker, and the goodput less.",
+    ),
+]
+
+
 def write_page() -> None:
     """Write the page from the latest result of each promise on each system."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -173,7 +196,18 @@ def write_page() -> None:
         table.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     bugs = ["| bug | cause, and what was done | the test that finds it |", "| --- | --- | --- |"]
     bugs += [f"| {bug.what} | {bug.cause} | `{bug.again}` |" for bug in BUGS]
-    parts = [HEAD, "## Promises\n", "\n".join(table), "\n## Bugs that these tests found\n", "\n".join(bugs), ""]
+    limits = ["| figure | why it is not reached |", "| --- | --- |"]
+    limits += [f"| {limit.what} | {limit.why} |" for limit in LIMITS]
+    parts = [
+        HEAD,
+        "## Promises\n",
+        "\n".join(table),
+        "\n## What is not reached\n",
+        "\n".join(limits),
+        "\n## Bugs that these tests found\n",
+        "\n".join(bugs),
+        "",
+    ]
     PAGE.write_text("\n".join(parts))
 
 
