@@ -37,7 +37,8 @@ class Order:
 class Outcome:
     """What came of it. `rate` is of good answers a second, and `good` counts also those that came after the time was
     over; latencies are in milliseconds; `refusals` are all other answers by status, Retry-After, media type and body,
-    with how often each came; `cpu` is the share of a core that the generator took.
+    with how often each came; `cpu` is the share of a core that the generator took; `latencies` are all of those of good
+    answers, where the order says `keep`.
     """
 
     rate: float
