@@ -22,8 +22,9 @@ async def running(*loops: Any) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
-    failures = [end for end in ended if isinstance(end, Exception)]
-    assert not failures, failures
+        # Here, so that it is told as well where the block failed because of it.
+        failures = [end for end in ended if isinstance(end, Exception)]
+        assert not failures, failures
 
 
 async def waiting_in(store: Store) -> int:
