@@ -207,6 +207,13 @@ class _Server(uvicorn.Server):
         self._drain = drain
         self._draining: asyncio.Task[None] | None = None
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As whoever runs it does: with uvicorn's handler beside theirs each signal comes twice, and the second cuts
+        everything off.
+        """
+        yield
+
     def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn's
         if self._draining is None:
             self._draining = asyncio.get_event_loop().create_task(self._end())
@@ -237,8 +244,12 @@ async def _api(settings: Settings, ready: Ready, listener: Listener, metrics: Li
         parts.spawn(_flush_key_use(parts, services.authenticator), "key use")
 
         async def drain() -> None:
-            services.draining.set()
             parts.health.draining = True
+            # Who keeps a connection open goes elsewhere with the next request after an answer that asks for it, and
+            # doesn't send it to a process that is gone (RFC 9112, section 9.6). It is in all answers within a second.
+            config.encoded_headers.append((b"connection", b"close"))
+            await asyncio.sleep(settings.shutdown_delay)
+            services.draining.set()
             await parts.executor.drain(settings.shutdown_grace)
 
         gate = Gate(services.admission, services.authenticator, allow_connections(settings.max_connections))

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = 1_048_576
     max_json_depth: int = 64
+    shutdown_delay: float = 0.0
     shutdown_grace: float = 25.0
     run_lease: float = 10.0
     idempotency_ttl: float = 86_400.0

@@ -96,6 +96,11 @@ BUGS = [
         "pytest tests/integration/bus/test_streams.py",
     ),
     Bug(
+        "An API process that was asked to stop cut off its requests and runs instead of letting them end.",
+        "Its HTTP server took signals as well: each came twice, and the second means at once. Now one takes them.",
+        "pytest tests/integration/system/test_durability.py -k asked_to_stop",
+    ),
+    Bug(
         "On SQLite each heartbeat and each sweep read every run that there ever was.",
         "Their conditions were not those of the index on unfinished runs; now they are, in its own words.",
         "pytest tests/integration/agents/test_plans.py",

@@ -7,12 +7,13 @@ import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from tests.support.events import read_events
-from tests.support.up import Up
+from tests.support.up import UNMEASURED, Up
 from tests.support.waiting import wait_until
 
 SLOW = "/sleep 0.05 /words 60"  # about 3 s
@@ -203,3 +204,30 @@ def test_a_client_that_goes_away_does_not_lose_the_runs_usage(system: Up) -> Non
             next(response.iter_lines())
         ended = await_status(client, run, "completed")
         assert ended["usage"]["output_tokens"] == ledger(client)["output_tokens"] >= 30
+
+
+def test_an_api_that_is_asked_to_stop_lets_its_runs_end(system: Up) -> None:
+    with system.client() as client, ThreadPoolExecutor(1) as pool:
+        body = {"model": "echo", "messages": [{"role": "user", "content": "/sleep 0.1 /words 20"}]}
+        asked = pool.submit(client.post, "/v1/chat/completions", json=body)
+        running = {"status": "running"}
+        wait_until(lambda: client.get("/v1/runs", params=running).json()["data"], what="the run is going on")
+        os.kill(system.pid("api"), signal.SIGTERM)
+        assert asked.result().raise_for_status().json()["usage"]["completion_tokens"] >= 20
+
+
+def test_an_api_that_is_asked_to_stop_answers_on_for_its_delay_and_sends_its_clients_away(tmp_path: Path) -> None:
+    up = Up(tmp_path / "data", environment=UNMEASURED | {"KGENTS_SHUTDOWN_DELAY": "5"}).start()
+    try:
+        with up.client() as client:
+            assert "connection" not in client.post("/v1/chat/completions", json=hello()).headers
+            os.kill(up.pid("api"), signal.SIGTERM)
+
+            def sent_away() -> bool:
+                answer = client.post("/v1/chat/completions", json=hello()).raise_for_status()
+                return answer.headers.get("connection") == "close"
+
+            wait_until(sent_away, seconds=4, what="an answer asks for its connection to be closed")
+            assert httpx2.get(f"{up.url}/health/saas", trust_env=False).status_code == 503
+    finally:
+        up.stop()
