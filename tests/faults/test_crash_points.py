@@ -53,7 +53,7 @@ def test_a_crash_at_any_point_loses_nothing_and_counts_nothing_twice(tmp_path: P
         "Exactly-once metering",
         COMMAND,
         f"{dialect}: {len(POINTS)} crash points, each {ROUNDS} times, during {verdict.calls.total():,} requests: "
-        f"{len(verdict.violations)} violations",
+        f"{len(verdict.violations)} violations; {len(verdict.late)} times not at 90 % of the throughput within 10 s",
         seed,
     )
     assert not verdict.broken, verdict
