@@ -47,7 +47,7 @@ from kgents.store.migrate import check_current
 from kgents.telemetry import logs, traces
 from kgents.telemetry.health import Check, Facts, HealthBoard
 from kgents.telemetry.metrics import Metrics
-from kgents.telemetry.server import serve_telemetry, telemetry_app
+from kgents.telemetry.server import QuietServer, serve_telemetry, telemetry_app
 from kgents.tenants import keys
 from kgents.tenants.audit import AuditService
 from kgents.tenants.authenticator import Authenticator
@@ -199,20 +199,13 @@ async def _measure(parts: Parts) -> None:
         await asyncio.sleep(2.0)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which on SIGTERM first fails readiness and lets streams and runs end or be handed over."""
+class _Server(QuietServer):
+    """A server that on SIGTERM first fails readiness and lets streams and runs end or be handed over."""
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
         self._drain = drain
         self._draining: asyncio.Task[None] | None = None
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As whoever runs it does: with uvicorn's handler beside theirs each signal comes twice, and the second cuts
-        everything off.
-        """
-        yield
 
     def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn's
         if self._draining is None:

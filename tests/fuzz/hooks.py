@@ -22,7 +22,8 @@ _numbers = itertools.count(1)
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     """Aim elsewhere what would end a caller's key; and have three requests in four be new ones, with a key and a name
-    that were not used before, since schemathesis sends the same ones again and again.
+    that were not used before, since schemathesis sends the same ones again and again. What creates something that can
+    be deleted always has a new key.
     """
     operation = case.operation.definition.raw.get("operationId")
     if operation in ENDING:
@@ -32,15 +33,13 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     number = next(_numbers)
     again = number % 4 == 0
     headers = case.headers
-    if again and operation != DELETABLE:
-        return
-    if headers and (key := headers.get("Idempotency-Key")) and len(str(key)) < 240:
+    key = (headers or {}).get("Idempotency-Key")
+    if key and len(str(key)) < 240 and (not again or operation == DELETABLE):
         headers["Idempotency-Key"] = f"{key}.{number}"
-    if again:
-        return
     body = case.body
     if (
-        operation in NAMED
+        not again
+        and operation in NAMED
         and isinstance(body, dict)
         and isinstance(body.get("name"), str)
         and 0 < len(body["name"]) < 50

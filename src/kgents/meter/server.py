@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from kgents.errors import KgentsError, Unavailable
 from kgents.meter.model import Invalid
 from kgents.meter.routes import Api
 from kgents.meter.storage import Storage
+from kgents.telemetry.server import QuietServer
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ async def _serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None
         loop="none",
         timeout_graceful_shutdown=GRACE,
     )
-    server = _Server(config)
+    server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells by an attribute
@@ -90,14 +91,6 @@ async def _serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None
     finally:
         server.should_exit = True
         await asyncio.wait([task], timeout=GRACE + 2)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that leaves signals to whoever runs it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:

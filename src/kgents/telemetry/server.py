@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import orjson
 import uvicorn
@@ -51,11 +51,12 @@ def telemetry_app(metrics: Metrics, board: HealthBoard) -> Starlette:
     return Starlette(routes=[Route("/metrics", expose), *health_routes(board)])
 
 
-class _Quiet(uvicorn.Server):
-    """A server that leaves signals to the process."""
+class QuietServer(uvicorn.Server):
+    """uvicorn that leaves signals to whoever runs it: with its handler beside theirs each signal comes twice."""
 
-    def install_signal_handlers(self) -> None:
-        return
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 @asynccontextmanager
@@ -64,8 +65,8 @@ async def serve_telemetry(
 ) -> AsyncIterator[None]:
     """Serve the metrics port, or what comes to a socket that listens already. Raises OSError when it is in use."""
     config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off", loop="none")
-    server = _Quiet(config)
-    task = asyncio.create_task(server._serve(sockets=[listener] if listener else None), name="metrics port")
+    server = QuietServer(config)
+    task = asyncio.create_task(server.serve(sockets=[listener] if listener else None), name="metrics port")
     try:
         while not server.started:
             if task.done():
