@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 _QUERIES = {"select", "update", "delete"}
-_UNOWNED = {"processes", "metadata", "METERS"}  # kgents' own rows, and what is no table
+_UNOWNED = {"processes", "schema_support", "metadata", "METERS"}  # kgents' own rows, and what is no table
 
 
 @dataclass(frozen=True, order=True, slots=True)

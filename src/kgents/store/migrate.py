@@ -25,6 +25,7 @@ HEAD = "0001"
 _WAIT = 30.0  # seconds for another migration of the same file
 _LOCK = 7_205_759_403_792  # any number that only kgents' migrations use, for PostgreSQL's advisory lock
 _CURRENT = sa.text("SELECT version_num FROM alembic_version")
+_OLDEST = sa.text("SELECT oldest FROM schema_support")
 
 # Another migration may take its time; but a table's lock that isn't to be had soon would hold up every request that
 # comes after us. Row-level security binds the owner too, and a migration has to see every tenant's rows.
@@ -44,11 +45,21 @@ def current(connection: Connection) -> str | None:
     return revision
 
 
-def migrate(url: str) -> list[str]:
-    """Apply what is missing, in one transaction; answers the revisions that were applied, none when it is up to date.
+def _supports(connection: Connection) -> bool:
+    """Whether this version works with the tables of a newer one, as that one left word."""
+    if not sa.inspect(connection).has_table("schema_support"):
+        return False
+    oldest: str | None = connection.execute(_OLDEST).scalar_one_or_none()
+    return oldest is not None and oldest <= HEAD
 
-    `url` is the owner's on PostgreSQL. Raises Conflict when the database is of a newer version or refuses, Unavailable
-    when it can't be reached or written to, Unprocessable for a URL that names no database; then nothing was changed.
+
+def migrate(url: str) -> list[str]:
+    """Apply what is missing, in one transaction; answers the revisions that were applied, none when it is up to date,
+    or newer and such that this version works with it.
+
+    `url` is the owner's on PostgreSQL. Raises Conflict when this version can't work with the database of a newer one or
+    the database refuses, Unavailable when it can't be reached or written to, Unprocessable for a URL that names no
+    database; then nothing was changed.
     """
     parsed = parse_url(url)
     try:
@@ -106,7 +117,7 @@ async def _migrate_postgres(url: sa.URL) -> list[str]:
 
 def _upgrade(connection: Connection) -> list[str]:
     before = current(connection)
-    if before == HEAD:
+    if before == HEAD or (before is not None and before > HEAD and _supports(connection)):
         return []
     from alembic import command
     from alembic.script import ScriptDirectory
@@ -145,28 +156,32 @@ def _refused(error: sa.exc.SQLAlchemyError | OSError) -> KgentsError:
 
 
 def newer(revision: str) -> Conflict:
-    """The refusal of a database that a newer kgents has used."""
+    """The refusal of a database that a newer kgents has changed too much."""
     return Conflict(
-        f"The database is at revision {revision!r}, which this version of kgents (revision {HEAD!r}) does not know: a "
-        "newer version has used it. Install that version again; nothing was changed.",
+        f"The database is at revision {revision!r}, which this version of kgents (revision {HEAD!r}) can't work with: "
+        "a newer version has used it. Install that version again; nothing was changed.",
         code="database-newer",
     )
 
 
 async def check_current(store: Store) -> None:
-    """Raise Conflict unless the database is at this version's revision, and the role one that tenants are safe with."""
+    """Raise Conflict unless this version works with the database, which is at its own revision or at a newer one that
+    keeps to it, as in a rolling update; and unless the role is one that tenants are safe with.
+    """
 
-    def look(connection: Connection) -> str | None:
+    def look(connection: Connection) -> tuple[str | None, bool]:
         found = current(connection)
-        if found == HEAD:
+        is_known = found == HEAD or (found is not None and found > HEAD and _supports(connection))
+        if is_known:
             verify_application_role(connection)
-        return found
+        return found, is_known
 
-    found = await store.read(Scope.system(), look)
+    found, is_known = await store.read(Scope.system(), look)
+    if is_known:
+        return
     if found is None or found < HEAD:
         raise Conflict(
             f"The database is at revision {found!r}, and this version of kgents needs {HEAD!r}. Run: kgents migrate",
             code="database-older",
         )
-    if found > HEAD:
-        raise newer(found)
+    raise newer(found)

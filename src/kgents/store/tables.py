@@ -295,7 +295,7 @@ idempotency_keys = Table(
     Index(None, "expires_at"),
 )
 
-# Who is alive: a run whose owner is no longer here is taken over. The one table that is no tenant's.
+# Who is alive: a run whose owner is no longer here is taken over. This table and the next are no tenant's.
 processes = Table(
     "processes",
     metadata,
@@ -304,6 +304,10 @@ processes = Table(
     Column("kind", Text, nullable=False),
     Column("heartbeat_at", BigInteger, nullable=False),
 )
+
+# One row: the oldest revision whose kgents works with these tables. A migration that older ones can't live with raises
+# it.
+schema_support = Table("schema_support", metadata, Column("oldest", Text, primary_key=True))
 
 __all__ = [
     "METERS",
@@ -321,6 +325,7 @@ __all__ = [
     "quotas",
     "run_steps",
     "runs",
+    "schema_support",
     "sessions",
     "tenants",
     "usage_events",

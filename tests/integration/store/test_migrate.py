@@ -17,6 +17,10 @@ from kgents.store.migrate import HEAD, check_current, current, migrate
 from kgents.store.tables import metadata
 from tests.support.ports import free_port
 
+KEPT = "UPDATE alembic_version SET version_num = '9999'"
+BREAKING = (KEPT, "UPDATE schema_support SET oldest = '9999'")
+"""What the migration of a newer version leaves: one that this version can work with, and one that it can't."""
+
 
 @dataclass
 class Unmigrated:
@@ -144,7 +148,7 @@ async def test_a_migration_that_fails_changes_nothing(empty):
 
 async def test_a_database_of_a_newer_version_is_left_alone(empty):
     migrate_aside(empty.owner_url)
-    await change(empty, "UPDATE alembic_version SET version_num = '9999'", "DROP TABLE quotas")
+    await change(empty, *BREAKING, "DROP TABLE quotas")
     before = await look(empty, tables)
     bytes_before = empty.path.read_bytes() if empty.path else b""
     with pytest.raises(Conflict) as raised:
@@ -170,7 +174,7 @@ async def test_serving_needs_a_migrated_database(empty):
 
 async def test_serving_refuses_a_database_of_a_newer_version(empty):
     migrate_aside(empty.owner_url)
-    await change(empty, "UPDATE alembic_version SET version_num = '9999'")
+    await change(empty, *BREAKING)
     store = open_store(empty.url)
     try:
         with pytest.raises(Conflict) as raised:
@@ -178,6 +182,19 @@ async def test_serving_refuses_a_database_of_a_newer_version(empty):
     finally:
         await store.close()
     assert raised.value.code == "database-newer"
+
+
+async def test_a_database_of_a_newer_version_that_keeps_to_this_one_is_served(empty):
+    """A rolling update: pods of this version start, and are migrated, after the next version's migration."""
+    migrate_aside(empty.owner_url)
+    await change(empty, KEPT)
+    assert migrate_aside(empty.owner_url) == []
+    store = open_store(empty.url)
+    try:
+        await check_current(store)
+    finally:
+        await store.close()
+    assert await look(empty, current) == "9999"
 
 
 @pytest.mark.parametrize("url", ["", "sqlite://", "postgresql://u:hush@h:port/d"])

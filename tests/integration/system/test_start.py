@@ -124,6 +124,7 @@ def test_a_data_folder_of_a_newer_version_is_left_alone(data: Path) -> None:
     up.stop()
     with sqlite3.connect(data / "kgents.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.execute("UPDATE schema_support SET oldest = '9999'")
     database.close()
     assert "9999" in refused(data)
     with sqlite3.connect(data / "kgents.db") as database:

@@ -43,6 +43,7 @@ THE_KEY = "key_id = (SELECT current_setting('kgents.key_id', true))"
 
 def upgrade() -> None:
     _create_tables()
+    op.execute("INSERT INTO schema_support (oldest) VALUES ('0001')")
     if op.get_bind().dialect.name == "postgresql":
         _create_role()
         _grant()
@@ -73,7 +74,7 @@ def _grant() -> None:
     schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
     op.execute(f"GRANT USAGE ON SCHEMA {schema} TO kgents_app")
     op.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO kgents_app")
-    op.execute("GRANT SELECT ON alembic_version TO kgents_app")
+    op.execute("GRANT SELECT ON alembic_version, schema_support TO kgents_app")
     for table in (*TENANTS_TABLES, "processes"):
         rights = "SELECT, INSERT" if table in APPEND_ONLY else "SELECT, INSERT, UPDATE, DELETE"
         op.execute(f"GRANT {rights} ON {table} TO kgents_app")
@@ -167,6 +168,11 @@ def _create_tables() -> None:
         sa.Column("heartbeat_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_processes")),
         sa.UniqueConstraint("instance", name=op.f("uq_processes_instance")),
+    )
+    op.create_table(
+        "schema_support",
+        sa.Column("oldest", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("oldest", name=op.f("pk_schema_support")),
     )
     op.create_table(
         "tenants",
