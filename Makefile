@@ -1,9 +1,9 @@
 # The verbs of the project. CI runs the same ones (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz bench lint format hooks clean
+.PHONY: help run test faults fuzz bench image cluster-up cluster-test autoscaling cluster-down lint format hooks clean
 
 help: ## Say what each verb does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
 
 run: ## Install what is missing, then serve everything on this machine (ARGS="--port 9000")
 	@scripts/uv sync --frozen --inexact --no-dev --all-extras --compile-bytecode
@@ -24,6 +24,28 @@ bench: ## Run every benchmark (forty minutes) and write docs/benchmarks.md (ARGS
 	@scripts/uv sync --quiet --frozen --all-extras --compile-bytecode
 	@.venv/bin/python -m compileall -q src
 	@scripts/uv run --frozen --no-sync python -m bench $(ARGS)
+
+image: ## Build the container image, with docker, podman or buildah (IMAGE=name:tag)
+	@scripts/image
+
+cluster-up: ## Start a Kubernetes of three nodes on this machine, for tests (as root); KUBECONFIG is told at the end
+	@scripts/test-packages
+	@scripts/uv sync --quiet --frozen --all-extras
+	@scripts/uv run --frozen --no-sync python -m cluster up
+
+cluster-test: ## Run the tests that need a cluster: that of cluster-up, of KGENTS_TEST_KUBECONFIG, or one of their own (ARGS="-k drained")
+	@scripts/test-packages
+	@scripts/uv sync --quiet --frozen --all-extras
+	@scripts/uv run --frozen --no-sync python -m pytest -p tests.support.tiers tests/cluster $(ARGS)
+
+autoscaling: ## Run the autoscaler in a cluster under load (ten minutes, alone on the machine) and write docs/saas/autoscaling.md
+	@scripts/test-packages
+	@scripts/uv sync --quiet --frozen --all-extras
+	@KGENTS_SCALING=$(CURDIR)/evidence/autoscaling.json scripts/uv run --frozen --no-sync python -m pytest -p tests.support.tiers tests/cluster/test_scaling.py
+	@scripts/uv run --frozen --no-sync python -m tests.cluster.page
+
+cluster-down: ## Stop that cluster, and leave nothing behind
+	@scripts/uv run --frozen --no-sync python -m cluster down
 
 lint: ## Check style, types, layers and the lock file
 	@scripts/lint

@@ -16,7 +16,17 @@ hypothesis.settings.register_profile("kgents", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("kgents")
 
 # What a developer has set for their own kgents must not decide how the tests go; these are for the tests themselves.
-_FOR_TESTS = ("KGENTS_FULL", "KGENTS_FUZZ_SECONDS", "KGENTS_RESULTS", "KGENTS_SEED")
+_FOR_TESTS = (
+    "KGENTS_CACHE",
+    "KGENTS_CLUSTER_RUN",
+    "KGENTS_TEST_KUBECONFIG",
+    "KGENTS_TEST_URL",
+    "KGENTS_FULL",
+    "KGENTS_FUZZ_SECONDS",
+    "KGENTS_RESULTS",
+    "KGENTS_SCALING",
+    "KGENTS_SEED",
+)
 for _name in [name for name in os.environ if name.startswith(("KGENTS_", "OTEL_")) and name not in _FOR_TESTS]:
     del os.environ[_name]
 

@@ -182,7 +182,7 @@ def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keep
 
     return [
         Check("sql", "embedded" if store.dialect == "sqlite" else "external", sql, critical=True),
-        Check("nats", "embedded" if settings.meter_mode == "embedded" else "external", nats),
+        Check("nats", settings.nats_mode, nats),
         Check("meter", settings.meter_mode, metering),
     ]
 

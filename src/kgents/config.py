@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     nats_url: str = "nats://127.0.0.1:4222"
     nats_user: str = ""
     nats_password: SecretStr = SecretStr("")
+    nats_ca_file: Path | None = None
     nats_monitor_url: str = ""
+    nats_mode: Literal["embedded", "external"] = "external"
     nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1
 
     meter_url: str = "http://127.0.0.1:8888"

@@ -11,15 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import blocks
 from tests.support.up import Up
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(document: str, language: str) -> list[str]:
-    text = (ROOT / document).read_text()
-    return [body for kind, body in BLOCK.findall(text) if kind == language]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +53,21 @@ def test_a_python_block_of_the_quickstart(up: Up, block: str) -> None:
         [sys.executable, "-c", block], env=environment(up), capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout.strip()) == (0, "word by word"), done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("docs/saas/autoscaling.md", "sh"))
+def test_a_shell_block_of_autoscaling(tmp_path: Path, block: str) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        env={**os.environ, "PATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "most_replicas" in done.stdout
 
 
 def test_the_links_of_the_documents_lead_somewhere() -> None:

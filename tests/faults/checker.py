@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,9 @@ from typing import Any
 import httpx2
 
 from tests.faults.history import Call, read
-from tests.support.up import Up
+from tests.support.reached import METERS, Reached
 from tests.support.waiting import wait_until
 
-METERS = ("runs", "input_tokens", "output_tokens", "tool_calls")
 EXPECTED = (0, 200, 202, 409, 429, 503)
 """The statuses of answers that a fault may cause; 0 stands for none."""
 
@@ -42,7 +40,9 @@ class Verdict:
         return f"{dict(self.calls)}, {self.runs} runs, {len(self.violations)} violations, {len(self.late)} late\n{told}"
 
 
-def check(up: Up, client: httpx2.Client, history: Path, *, seconds: float = 120.0, late: Sequence[str] = ()) -> Verdict:
+def check(
+    up: Reached, client: httpx2.Client, history: Path, *, seconds: float = 120.0, late: Sequence[str] = ()
+) -> Verdict:
     """Wait until all work has ended and all usage is delivered, then compare.
 
     What was answered is there, once, as it was answered; what was refused is not; what is unknown is there at most
@@ -89,7 +89,9 @@ def _check_calls(verdict: Verdict, calls: list[Call], runs: list[dict[str, Any]]
     verdict.violations += [f"runs that nobody asked for: {name}" for name in found]
 
 
-def _check_sums(verdict: Verdict, up: Up, client: httpx2.Client, runs: list[dict[str, Any]], seconds: float) -> None:
+def _check_sums(
+    verdict: Verdict, up: Reached, client: httpx2.Client, runs: list[dict[str, Any]], seconds: float
+) -> None:
     expected = {meter: sum(run["usage"][meter] for run in runs) for meter in METERS[1:]} | {"runs": len(runs)}
     ledger = dict.fromkeys(METERS, 0)
     for row in client.get("/v1/usage", params={"window": "month"}).raise_for_status().json()["data"]:
@@ -101,8 +103,8 @@ def _check_sums(verdict: Verdict, up: Up, client: httpx2.Client, runs: list[dict
         verdict.violations.append(f"reserved for nothing: {balance}")
     tenant = client.get("/v1/tenant").raise_for_status().json()["id"]
     with contextlib.suppress(TimeoutError):  # then it is told what there is
-        wait_until(lambda: _at_least(metered(up, tenant), ledger), seconds=min(seconds, 30))
-    if (meter := metered(up, tenant)) != ledger:
+        wait_until(lambda: _at_least(up.metered(tenant), ledger), seconds=min(seconds, 30))
+    if (meter := up.metered(tenant)) != ledger:
         verdict.violations.append(f"the meter has {meter}, the ledger {ledger}")
 
 
@@ -130,14 +132,3 @@ def _runs(client: httpx2.Client) -> Iterator[dict[str, Any]]:
         if not page["has_more"]:
             return
         after = page["data"][-1]["id"]
-
-
-def metered(up: Up, tenant: str) -> dict[str, int]:
-    """What the meter has counted for a tenant."""
-    token = json.loads((up.data / "connections.json").read_text())["meter_token"]
-    totals = dict.fromkeys(METERS, 0)
-    with httpx2.Client(base_url=up.facts["meter_url"], headers={"Authorization": f"Bearer {token}"}) as meter:
-        for name in METERS:
-            answer = meter.get(f"/api/v1/meters/{name}/query", params={"subject": tenant}).raise_for_status().json()
-            totals[name] = sum(row["value"] for row in answer["data"])
-    return totals

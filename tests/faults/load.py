@@ -60,6 +60,8 @@ class Connection:
             self._streams = None
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
+        if self._streams and self._streams[0].at_eof():
+            self.close()  # the server has ended it while it was idle, as servers may
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams

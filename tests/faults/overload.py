@@ -16,7 +16,6 @@ import orjson
 from bench import machine
 from bench.load import percentile
 from kgents.config import Settings
-from tests.faults.checker import metered
 from tests.faults.flood import Order, Outcome, flood
 from tests.support.tenants import METERS, Tenant
 from tests.support.up import Up
@@ -286,8 +285,8 @@ def _compare(
         for tenant, ledger in zip(tenants, ledgers, strict=True):
             expected = {name: ledger[name] for name in METERS}
             try:
-                wait_until(lambda: metered(up, tenant.id) == expected, seconds=30)  # noqa: B023 - called at once
+                wait_until(lambda: up.metered(tenant.id) == expected, seconds=30)  # noqa: B023 - called at once
             except TimeoutError:
-                found.broken.append(f"the meter has {metered(up, tenant.id)}, the ledger {expected}")
+                found.broken.append(f"the meter has {up.metered(tenant.id)}, the ledger {expected}")
             if any(tenant.balance("reserved").values()):
                 found.broken.append(f"reserved for nothing: {tenant.balance('reserved')}")

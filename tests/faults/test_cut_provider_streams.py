@@ -13,10 +13,10 @@ from typing import Any, Literal
 import pytest
 
 from kgents.agents.models.tokens import count_tokens
-from tests.faults.checker import METERS, metered
 from tests.faults.provider import PREFIX, Provider, Sent, a_provider
 from tests.faults.streams import all_ended, ask_all, chat, response
 from tests.faults.systems import FULL, new_seed, running
+from tests.support.reached import METERS
 from tests.support.results import record
 from tests.support.tenants import Tenant, tenant_of
 from tests.support.waiting import wait_until
@@ -98,7 +98,7 @@ def cut(dialect: str, folder: Path, cutter: Cutter, control: str = "") -> Accoun
             account = Account(provider)
             account.check(tenant)
             expected = account.metered
-            wait_until(lambda: metered(system.up, tenant.id) == expected, seconds=20, what=f"the meter has {expected}")
+            wait_until(lambda: system.up.metered(tenant.id) == expected, seconds=20, what=f"the meter has {expected}")
             assert tenant.balance() == expected
             assert not any(tenant.balance("reserved").values())
     print(f"{dialect}: {account.reported} as reported, {account.estimated} estimated, {account.unheard} without a word")

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from tests.faults.checker import METERS, metered
 from tests.faults.streams import all_ended, ask_all, chat
 from tests.faults.systems import FULL, new_seed, running
+from tests.support.reached import METERS
 from tests.support.results import record
 from tests.support.tenants import tenant_of
 from tests.support.waiting import wait_until
@@ -35,7 +35,7 @@ def test_streams_that_are_cut_are_metered_to_the_token(tmp_path: Path, dialect: 
         reported = sorted(int(run["usage"]["output_tokens"]) for run in runs)
         spoken = sorted(words)
         expected = {meter: sum(run["usage"][meter] for run in runs) for meter in METERS[1:]} | {"runs": STREAMS}
-        wait_until(lambda: metered(system.up, tenant.id) == expected, seconds=20, what=f"the meter has {expected}")
+        wait_until(lambda: system.up.metered(tenant.id) == expected, seconds=20, what=f"the meter has {expected}")
         assert {meter: tenant.balance()[meter] for meter in METERS} == expected
     difference = sum(reported) - sum(spoken)
     record(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,6 +25,7 @@ from tests.isolation import catalog
 from tests.isolation.world import Tenant
 from tests.support.waiting import wait_until
 
+BUSY_TRIES = 5
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
 
 
@@ -200,9 +202,13 @@ class Prover:
             elif other == slot:
                 headers[other.name] = value
         self.proof.tries += 1
-        answer = client.request(
-            operation.method.upper(), path, params=query, headers=headers, json=sent if body is not None else None
-        )
+        for _ in range(BUSY_TRIES):
+            answer = client.request(
+                operation.method.upper(), path, params=query, headers=headers, json=sent if body is not None else None
+            )
+            if answer.status_code != 503:  # of a machine that is busy; says nothing of anybody's objects
+                break
+            time.sleep(float(answer.headers["retry-after"]))
         if answer.status_code == 202:
             _await_end(client, answer.json()["id"])
         return answer

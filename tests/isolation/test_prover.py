@@ -13,8 +13,8 @@ import pytest
 from tests.isolation.prover import Proof, Prover, operations_of
 from tests.isolation.systems import System, running
 from tests.isolation.world import Tenant, tenant_with_everything
+from tests.support.reached import Reached
 from tests.support.results import record
-from tests.support.up import Up
 
 FULL = bool(os.environ.get("KGENTS_FULL"))
 
@@ -25,12 +25,12 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield made
 
 
-def document(up: Up) -> dict[str, Any]:
+def document(up: Reached) -> dict[str, Any]:
     found: dict[str, Any] = httpx2.get(f"{up.url}/openapi.json", trust_env=False).raise_for_status().json()
     return found
 
 
-def prove(up: Up, attacker: int, roles: tuple[str, ...]) -> tuple[Proof, list[Tenant]]:
+def prove(up: Reached, attacker: int, roles: tuple[str, ...]) -> tuple[Proof, list[Tenant]]:
     """Three tenants, of which one attacks the others: where it stands among them decides how ids compare."""
     with ExitStack() as stack:
         tenants = [stack.enter_context(tenant_with_everything(up)) for _ in range(3)]
@@ -53,7 +53,7 @@ def test_no_operation_reaches_another_tenants_objects(system: System, attacker: 
     proof, victims = prove(system.up, attacker, ("owner", "developer", "viewer", "admin"))
     assert not proof.violations, "\n".join(proof.violations)
     texts = [text for victim in victims for text in victim.texts]
-    pages = [httpx2.get(system.up.facts[page], trust_env=False).text for page in ("metrics_url", "worker_metrics_url")]
+    pages = system.up.metrics()
     words = [word for victim in victims for word in victim.canaries()]
     assert [word for word in words if any(word in page for page in pages)] == [], "metrics name tenants' objects"
     log = system.up.logs()

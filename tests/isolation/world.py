@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.support.up import Up
+from tests.support.reached import Reached
 from tests.support.waiting import wait_until
 
 ROLES = ("owner", "developer", "viewer")
@@ -67,7 +67,7 @@ class Tenant:
 
 
 @contextmanager
-def tenant_with_everything(up: Up) -> Iterator[Tenant]:
+def tenant_with_everything(up: Reached) -> Iterator[Tenant]:
     """A new tenant that owns something of every kind."""
     with ExitStack() as stack, up.admin() as admin:
         name = canary("tenant")

@@ -1,4 +1,6 @@
-"""Tests reach this machine only: a connection to anywhere else is a mistake in the code or in the test."""
+"""Tests reach this machine, and the cluster that they start on it, only: a connection to anywhere else is a mistake in
+the code or in the test.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,15 @@ import ipaddress
 import socket
 from typing import Any
 
+from cluster.layout import NETWORKS
+
 
 class LeftTheMachineError(Exception):
     """A test tried to connect to another machine."""
 
 
 def allow_only() -> None:
-    """From now on, connecting to an address that is not on loopback raises LeftTheMachineError."""
+    """From now on, connecting to an address that is not on loopback or in the cluster raises LeftTheMachineError."""
     for name in ("connect", "connect_ex"):
         setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
 
@@ -32,4 +36,5 @@ def _is_here(host: str) -> bool:
     except ValueError:
         return host == "localhost"
     mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    found = mapped or address
+    return found.is_loopback or any(found in network for network in NETWORKS)

@@ -12,6 +12,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 ALONE = (
+    "tests/cluster/",
     "tests/docs/",
     "tests/faults/test_crash_points.py",
     "tests/faults/test_freezes.py",

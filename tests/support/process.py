@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -25,7 +26,9 @@ class ServerProcess:
         user: int | None = None,
         group: int | None = None,
         last_will: signal.Signals = signal.SIGKILL,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`environment` is added to what this process has."""
         self._log_file = log_file
         with log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -36,6 +39,7 @@ class ServerProcess:
                 user=user,
                 group=group,
                 extra_groups=[] if user is not None else None,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
                 preexec_fn=_leave_will(last_will),
             )

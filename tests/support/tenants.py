@@ -10,10 +10,8 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.support.up import Up
+from tests.support.reached import METERS, Reached
 from tests.support.waiting import wait_until
-
-METERS = ("runs", "input_tokens", "output_tokens", "tool_calls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,7 @@ class Tenant:
 
     id: str
     key: str = field(repr=False)
-    up: Up = field(repr=False)
+    up: Reached = field(repr=False)
     http: httpx2.Client = field(repr=False)
 
     def agent(self, **fields: object) -> dict[str, Any]:
@@ -88,7 +86,7 @@ class Tenant:
 
 
 @contextmanager
-def tenant_of(up: Up, **fields: object) -> Iterator[Tenant]:
+def tenant_of(up: Reached, **fields: object) -> Iterator[Tenant]:
     """A new tenant, with the given rates and quotas."""
     with up.admin() as admin:
         tenant = admin.post("/v1/tenants", json={"name": uuid4().hex, **fields}).raise_for_status().json()

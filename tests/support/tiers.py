@@ -13,7 +13,22 @@ from pathlib import Path
 
 import pytest
 
-UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION, FAULTS, FUZZING = TIERS = (
+(
+    UNIT,
+    ARCHITECTURE,
+    CONTRACT,
+    NODE,
+    DOCS,
+    SQLITE,
+    POSTGRES,
+    REDIS,
+    ISOLATION,
+    FAULTS,
+    FUZZING,
+    CONFORMANCE,
+    MANIFESTS,
+    CLUSTER,
+) = TIERS = (
     "unit",
     "architecture and lint",
     "contract",
@@ -25,6 +40,9 @@ UNIT, ARCHITECTURE, CONTRACT, NODE, DOCS, SQLITE, POSTGRES, REDIS, ISOLATION, FA
     "isolation of tenants",
     "faults",
     "fuzzing",
+    "conformance",
+    "manifests",
+    "in a cluster",
 )
 _TIER = "tier"
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
@@ -37,6 +55,9 @@ _BY_FOLDER = {
     "isolation": ISOLATION,
     "faults": FAULTS,
     "fuzz": FUZZING,
+    "conformance": CONFORMANCE,
+    "deploy": MANIFESTS,
+    "cluster": CLUSTER,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from tests.support.waiting import wait_until
+from tests.support.reached import Reached
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 """For processes whose lines are not counted: it would slow them, and who is killed has no time to tell.
@@ -21,7 +21,7 @@ Python under coverage also loses a KeyboardInterrupt in one of seven tries, when
 """
 
 
-class Up:
+class Up(Reached):
     """`kgents up --json` on a data folder; `facts` is what it printed first, `said` all that it printed until its end.
 
     `module` is what Python runs instead of the command, for a kgents with a planted fault.
@@ -83,38 +83,25 @@ class Up:
     def key(self) -> str:
         return str(self.facts["api_key"])
 
+    @property
+    def admin_key(self) -> str:
+        return str(self.facts["admin_key"])
+
     def client(self, key: str = "") -> httpx2.Client:
         """An HTTP client with the first tenant's key, or another."""
-        return httpx2.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {key or self.key}"}, timeout=60, trust_env=False
-        )
+        return super().client(key or self.key)
 
-    def admin(self) -> httpx2.Client:
-        """An HTTP client with the platform administrator's key."""
-        return self.client(str(self.facts["admin_key"]))
+    def meter(self) -> httpx2.Client:
+        token = json.loads((self.data / "connections.json").read_text())["meter_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx2.Client(base_url=str(self.facts["meter_url"]), headers=headers, trust_env=False)
 
-    def health(self) -> dict[str, Any]:
-        """What /health/saas says now."""
-        answer: dict[str, Any] = httpx2.get(f"{self.url}/health/saas", timeout=10, trust_env=False).json()
-        return answer
-
-    def component(self, name: str) -> str:
-        """The status of a component on the health page."""
-        return str(self.health()["components"][name]["status"])
+    def metrics(self) -> list[str]:
+        return [httpx2.get(self.facts[page], trust_env=False).text for page in ("metrics_url", "worker_metrics_url")]
 
     def pid(self, name: str) -> int:
         """The pid of one of its processes now."""
         return int(json.loads((self.data / "pids.json").read_text())[name])
 
     def logs(self) -> str:
-        """What its processes have logged."""
         return "".join(path.read_text(errors="replace") for path in sorted((self.data / "logs").glob("*")))
-
-    def settled(self, seconds: float = 30.0) -> None:
-        """Wait until the usage pipeline is empty."""
-
-        def empty() -> bool:
-            components = self.health()["components"]
-            return not any(components[name]["backlog"] for name in ("sql", "nats"))
-
-        wait_until(empty, seconds=seconds, what="the usage pipeline is empty")

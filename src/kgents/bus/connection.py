@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -99,6 +101,7 @@ class Connection:
         self._servers = [server.strip() for server in settings.nats_url.split(",")]
         self._user = settings.nats_user
         self._password = settings.nats_password.get_secret_value()
+        self._ca_file = settings.nats_ca_file
         self._name = settings.process_name
         self._clock = clock
         self._prepare = prepare
@@ -200,6 +203,7 @@ class Connection:
                     name=self._name,
                     user=self._user or None,
                     password=self._password or None,
+                    tls=trusting(self._ca_file),
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0.1,  # type: ignore[arg-type]
@@ -279,6 +283,14 @@ class Connection:
 
     def _describe(self, error: Exception) -> str:
         return describe(error, self._servers, self._password)
+
+
+def trusting(ca_file: Path | None) -> ssl.SSLContext | None:
+    """TLS with servers whose certificates these authorities signed, and no others; None leaves it to the server's URL.
+
+    Raises OSError where the file can't be read. It is read for each connection, so that a new one needs no restart.
+    """
+    return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
 
 
 async def _discard(client: Client) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 import kgents
-from kgents.cli import agents, contexts, keys, runs, serve, tenants, usage
+from kgents.cli import agents, autoscale, contexts, deploy, keys, runs, secrets, serve, tenants, usage
 from kgents.cli.options import ContextName, Output, group
 from kgents.cli.output import Format, note
 from kgents.errors import KgentsError
@@ -105,6 +105,27 @@ def migrate() -> None:
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="The folder of all copies; each has its time for a name.")],
+    keep: Annotated[int, typer.Option(min=0, help="Remove the oldest beyond so many; 0 removes none.")] = 0,
+) -> None:
+    """Copy the event bus's streams, with every message that waits in them. The bus is that of KGENTS_NATS_URL."""
+    from kgents.cli import backup as command
+
+    command.back_up(folder, keep)
+
+
+@app.command()
+def restore(
+    copy: Annotated[Path, typer.Argument(help="A copy, or the folder of all copies for the newest.", exists=True)],
+) -> None:
+    """Bring the event bus's streams back from a copy. Streams that have messages are not replaced."""
+    from kgents.cli import backup as command
+
+    command.restore(copy)
+
+
+@app.command()
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="Your shell.")]) -> None:
     """Print a shell's completion script. In bash: eval "$(kgents completion bash)" """
     from typer._completion_shared import get_completion_script
@@ -119,6 +140,9 @@ app.add_typer(runs.run, name="run")
 app.add_typer(contexts.context, name="context")
 app.add_typer(usage.usage, name="usage")
 app.add_typer(serve.serve, name="serve")
+app.add_typer(deploy.deploy, name="deploy")
+app.add_typer(secrets.secrets, name="secrets")
+app.add_typer(autoscale.autoscale, name="autoscale")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

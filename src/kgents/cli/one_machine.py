@@ -133,6 +133,7 @@ class OneMachine:
                 "nats_user": endpoint.user,
                 "nats_password": SecretStr(endpoint.password),
                 "nats_monitor_url": endpoint.monitor_url,
+                "nats_mode": "embedded",
                 "meter_url": f"http://127.0.0.1:{self._ports['meter']}",
                 "meter_token": SecretStr(secrets["meter_token"]),
                 "meter_mode": "embedded",

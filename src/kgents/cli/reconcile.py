@@ -64,9 +64,12 @@ async def _reconcile(settings: Settings, start: int, end: int, window: Window, *
 
 
 def _settings() -> Settings:
-    """The settings of the installation: KGENTS_DATABASE_URL's, or those of the kgents up on the data folder."""
-    if os.environ.get("KGENTS_DATABASE_URL") and os.environ.get("KGENTS_METER_URL"):
-        return config.load()
+    """The settings of the installation: those of the environment and the folder of secrets where they name database and
+    meter, or those of the kgents up on the data folder.
+    """
+    given = config.load()
+    if {"database_url", "meter_url"} <= given.model_fields_set:
+        return given
     path = Path(os.environ.get("KGENTS_DATA_DIR", "data")) / "connections.json"
     if not path.exists():
         raise Refused(

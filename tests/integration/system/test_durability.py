@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 import httpx2
 
 from tests.support.events import read_events
+from tests.support.reached import METERS
 from tests.support.up import UNMEASURED, Up
 from tests.support.waiting import wait_until
 
@@ -49,20 +49,7 @@ def await_status(client: httpx2.Client, run_id: str, *statuses: str, seconds: fl
 
 def ledger(client: httpx2.Client) -> dict[str, int]:
     rows = client.get("/v1/usage", params={"window": "month"}).raise_for_status().json()["data"]
-    return {row["meter"]: row["quantity"] for row in rows}
-
-
-def metered(up: Up, tenant: str) -> dict[str, int]:
-    token = json.loads((up.data / "connections.json").read_text())["meter_token"]
-    totals = {}
-    with httpx2.Client(base_url=up.facts["meter_url"], headers={"Authorization": f"Bearer {token}"}) as meter:
-        for name in ("runs", "input_tokens", "output_tokens", "tool_calls"):
-            data = (
-                meter.get(f"/api/v1/meters/{name}/query", params={"subject": tenant}).raise_for_status().json()["data"]
-            )
-            if data:
-                totals[name] = sum(row["value"] for row in data)
-    return totals
+    return dict.fromkeys(METERS, 0) | {row["meter"]: row["quantity"] for row in rows}
 
 
 def tenant_of(client: httpx2.Client) -> str:
@@ -73,7 +60,7 @@ def assert_ledger_is_metered(up: Up, client: httpx2.Client, *, runs: int) -> Non
     up.settled()
     found = ledger(client)
     assert found["runs"] == runs
-    wait_until(lambda: metered(up, tenant_of(client)) == found, what="the meter has what the ledger has")
+    wait_until(lambda: up.metered(tenant_of(client)) == found, what="the meter has what the ledger has")
     assert all(meter["reserved"] == 0 for meter in client.get("/v1/usage/balance").json()["meters"])
 
 

@@ -1,0 +1,86 @@
+"""The cluster's programs: built from Go modules once, and kept by what they were built from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.layout import CACHE, HERE
+
+KUBERNETES = "v1.34.4"
+_VERSION = "k8s.io/component-base/version"
+_LINK = " ".join(
+    ["-s", "-w"]
+    + [
+        f"-X {_VERSION}.{name}={value}"
+        for name, value in {
+            "gitVersion": KUBERNETES,
+            "gitMajor": "1",
+            "gitMinor": "34",
+            "gitTreeState": "clean",
+        }.items()
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A package of one of the modules in tools/."""
+
+    module: str
+    package: str
+
+    @property
+    def name(self) -> str:
+        return self.package.rpartition("/")[2]
+
+
+PROGRAMS = [
+    *(
+        Program("kubernetes", f"k8s.io/kubernetes/cmd/{name}")
+        for name in (
+            "kubelet",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kube-proxy",
+            "kubectl",
+        )
+    ),
+    Program("kubernetes", "kgents/cluster/tools/kubernetes/oracle"),
+    Program("coredns", "github.com/coredns/coredns"),
+    Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    Program("pause", "kgents/cluster/tools/pause"),
+]
+
+
+def build(*names: str) -> Path:
+    """Build what is not there yet, or of that what is named; answers the folder with the programs."""
+    folder = CACHE / "bin" / _key()
+    folder.mkdir(parents=True, exist_ok=True)
+    for program in PROGRAMS:
+        if (not names or program.name in names) and not (folder / program.name).exists():
+            _build(program, folder)
+    return folder
+
+
+def _build(program: Program, folder: Path) -> None:
+    sys.stderr.write(f"building {program.name}\n")
+    unfinished = folder / f".{program.name}.{os.getpid()}"
+    command = ["go", "build", "-trimpath", f"-ldflags={_LINK}", "-o", str(unfinished), program.package]
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    subprocess.run(command, cwd=HERE / "tools" / program.module, env=environment, check=True, timeout=1800)
+    unfinished.rename(folder / program.name)
+
+
+def _key() -> str:
+    digest = hashlib.sha256(_LINK.encode())
+    digest.update(subprocess.run(["go", "env", "GOVERSION"], capture_output=True, check=True).stdout)
+    for path in sorted((HERE / "tools").rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(HERE)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

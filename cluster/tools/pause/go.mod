@@ -1,0 +1,3 @@
+module kgents/cluster/tools/pause
+
+go 1.26

@@ -1,0 +1,231 @@
+"""Copies of streams, with their messages, and what brings them back.
+
+By JetStream's own snapshots (https://docs.nats.io/reference/jetstream/api/stream/snapshot), in the form that the `nats`
+command writes and reads: for each stream a folder with `backup.json` and `stream.tar.s2`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from kgents.bus.connection import trusting
+from kgents.bus.failures import describe
+from kgents.bus.jetstream import new_inbox, status_of
+from kgents.bus.model import BusUnavailable
+from kgents.bus.streams import EVENTS_STREAM, RUNS_STREAM, USAGE_STREAM
+from kgents.config import Settings
+from kgents.errors import Conflict, Unprocessable
+
+STREAMS = (USAGE_STREAM, RUNS_STREAM, EVENTS_STREAM)
+_WANTED = (USAGE_STREAM, RUNS_STREAM)
+"""What every copy has. Run events are in it where they are in files; several servers keep them in memory (streams.py),
+which JetStream can't bring back.
+"""
+CHUNK = 128 * 1024
+SILENCE = 30.0  # seconds without a word from the server, after which it is given up
+_CONFIGURATION, _DATA = "backup.json", "stream.tar.s2"
+_NO_STREAM = 10059
+
+
+class Copied(NamedTuple):
+    """A stream that was copied or brought back."""
+
+    stream: str
+    messages: int
+    bytes: int
+
+
+async def back_up(settings: Settings, folder: Path, tell: Callable[[Copied], None]) -> list[Copied]:
+    """Copy all streams that are in files into `folder`, which must not be there yet: it is there once it is whole, and
+    on the disk.
+
+    Raises Conflict for a folder that is there, BusUnavailable.
+    """
+    if folder.exists():  # noqa: ASYNC240 - this process does nothing else meanwhile
+        raise Conflict(f"{folder} is there already. Give a new folder: a copy is never changed.", code="backup-exists")
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    found = []
+    try:
+        async with _connected(settings) as client:
+            for stream in STREAMS:
+                if (await _info(client, stream)).get("config", {}).get("storage") == "memory":
+                    continue
+                (unfinished / stream).mkdir(parents=True)
+                copied = await _snapshot(client, stream, unfinished / stream)
+                tell(copied)
+                found.append(copied)
+        sums = {
+            str(path.relative_to(unfinished)): _sum(path) for path in sorted(unfinished.rglob("*")) if path.is_file()
+        }
+        _write(unfinished / "sums.json", orjson.dumps(sums, option=orjson.OPT_INDENT_2))
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _flush(folder.parent)
+    return found
+
+
+async def restore(settings: Settings, folder: Path, tell: Callable[[Copied], None]) -> list[Copied]:
+    """Bring the streams of a copy back, in the place of empty ones. Raises Unprocessable for a copy that is not whole,
+    Conflict for a stream that has messages, BusUnavailable.
+    """
+    check(folder)
+    async with _connected(settings) as client:
+        streams = [stream for stream in STREAMS if (folder / stream).exists()]
+        for stream in streams:
+            state = (await _info(client, stream)).get("state")
+            if state is not None and state["messages"]:
+                raise Conflict(
+                    f"The stream {stream} has {state['messages']} messages, which a restore would replace. If they are "
+                    f"not needed, delete it first (nats stream rm {stream}).",
+                    code="stream-not-empty",
+                )
+        found = []
+        for stream in streams:
+            restored = await _restore(client, stream, folder / stream)
+            tell(restored)
+            found.append(restored)
+        return found
+
+
+def check(folder: Path) -> None:
+    """Raise Unprocessable unless a copy is whole, to the byte."""
+    try:
+        sums = orjson.loads((folder / "sums.json").read_bytes())
+        wrong = [name for name, value in sums.items() if _sum(folder / name) != value]
+        missing = [stream for stream in _WANTED if f"{stream}/{_DATA}" not in sums]
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise Unprocessable(f"{folder} is no copy of the streams: {error}.", code="backup") from None
+    if wrong or missing:
+        raise Unprocessable(
+            f"The copy in {folder} is damaged: {', '.join(wrong or missing)}. Take another one.", code="backup-damaged"
+        )
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[Client]:
+    servers = [server.strip() for server in settings.nats_url.split(",")]
+    client = Client()
+    reason: Exception | None = None
+
+    async def failed(error: Exception) -> None:
+        nonlocal reason
+        reason = error
+
+    try:
+        await client.connect(
+            servers,
+            user=settings.nats_user or None,
+            password=settings.nats_password.get_secret_value() or None,
+            tls=trusting(settings.nats_ca_file),
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]
+            connect_timeout=5,
+            error_cb=failed,
+            name=settings.process_name,
+        )
+        yield client
+    except (nats_errors.Error, OSError, TimeoutError) as error:
+        told = describe(reason or error, servers, settings.nats_password.get_secret_value())
+        raise BusUnavailable(told) from error
+    finally:
+        with contextlib.suppress(nats_errors.Error, OSError):
+            await client.close()
+
+
+async def _api(client: Client, name: str, body: Any = None) -> dict[str, Any]:
+    answer = await client.request(f"$JS.API.{name}", orjson.dumps(body) if body else b"", timeout=SILENCE)
+    found: dict[str, Any] = orjson.loads(answer.data)
+    if "error" in found and found["error"].get("err_code") != _NO_STREAM:
+        raise BusUnavailable(f"JetStream refused {name} ({found['error'].get('description')}).")
+    return found
+
+
+async def _info(client: Client, stream: str) -> dict[str, Any]:
+    return await _api(client, f"STREAM.INFO.{stream}")
+
+
+async def _snapshot(client: Client, stream: str, folder: Path) -> Copied:
+    inbox = new_inbox()
+    chunks: asyncio.Queue[Msg] = asyncio.Queue()
+
+    async def arrived(message: Msg) -> None:
+        chunks.put_nowait(message)
+
+    subscription = await client.subscribe(inbox, cb=arrived)
+    request = {"deliver_subject": inbox, "no_consumers": False, "chunk_size": CHUNK, "jsck": True}
+    made = await _api(client, f"STREAM.SNAPSHOT.{stream}", request)
+    if "config" not in made:
+        raise BusUnavailable(f"there is no stream {stream} to copy.")
+    size = 0
+    with (folder / _DATA).open("wb") as file:
+        while True:
+            async with asyncio.timeout(SILENCE):
+                message = await chunks.get()
+            if not message.data:
+                break
+            size += file.write(message.data)
+            if message.reply:
+                await client.publish(message.reply)  # until then the server sends no more than a window
+        file.flush()
+        os.fsync(file.fileno())
+    await subscription.unsubscribe()
+    status = status_of(message)
+    if status not in (None, "204"):
+        raise BusUnavailable(f"the copy of {stream} broke off (status {status}).")
+    _write(folder / _CONFIGURATION, orjson.dumps({"config": made["config"], "state": made["state"]}))
+    return Copied(stream, made["state"]["messages"], size)
+
+
+async def _restore(client: Client, stream: str, folder: Path) -> Copied:
+    await _api(client, f"STREAM.DELETE.{stream}")
+    copied = orjson.loads((folder / _CONFIGURATION).read_bytes())
+    begun = await _api(client, f"STREAM.RESTORE.{stream}", copied)
+    target = begun["deliver_subject"]
+    size = 0
+    with (folder / _DATA).open("rb") as file:
+        while chunk := file.read(CHUNK):
+            answer = await client.request(target, chunk, timeout=SILENCE)
+            if answer.data and "error" in (told := orjson.loads(answer.data)):
+                raise BusUnavailable(f"JetStream refused the copy of {stream} ({told['error'].get('description')}).")
+            size += len(chunk)
+    done = orjson.loads((await client.request(target, b"", timeout=SILENCE)).data)
+    if "error" in done:
+        raise BusUnavailable(f"JetStream refused the copy of {stream} ({done['error'].get('description')}).")
+    return Copied(stream, done["state"]["messages"], size)
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

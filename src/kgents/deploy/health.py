@@ -1,0 +1,117 @@
+"""How a deployed kgents says that it is, asked the way that its users come: through the gateway, where there is one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kgents.deploy.findings import name_of
+from kgents.deploy.kubectl import Kubectl, Object, Refused
+from kgents.errors import Unavailable
+
+PATH = "/health/saas"
+LOOK = 1.0  # seconds between two tries
+PATIENCE = 5.0  # seconds for an answer, which asks every dependency
+
+
+@dataclass(frozen=True, slots=True)
+class WayIn:
+    """Where a gateway is reached, and by which host name it knows the installation ("" where it takes any)."""
+
+    name: str
+    address: str
+    port: int
+    tls: bool
+    host: str
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.host or self.address}:{self.port}"
+
+
+def report(kubectl: Kubectl, namespace: str, objects: Sequence[Object], *, seconds: float) -> tuple[str, Any]:
+    """What /health/saas answers, and through what it was asked; tried for so many seconds until all is well.
+
+    It is asked through the Gateway or the Ingress among the objects, else through the API server's proxy of the
+    Service. Raises Unavailable where there is no answer, or one that is not `ok`.
+    """
+    deadline = time.monotonic() + seconds
+    entrances = [each for each in objects if each["kind"] in ("Gateway", "Ingress")]
+    while True:
+        try:
+            return _ask(kubectl, namespace, entrances)
+        except (Unavailable, Refused) as error:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Everything is deployed, but {error.detail}") from None
+        time.sleep(LOOK)
+
+
+def _ask(kubectl: Kubectl, namespace: str, entrances: Sequence[Object]) -> tuple[str, Any]:
+    if not entrances:
+        way = "service/kgents-api"
+        text = kubectl.raw(f"/api/v1/namespaces/{namespace}/services/kgents-api:http/proxy{PATH}")
+    else:
+        way_in = _way_in(kubectl, namespace, entrances[0])
+        way = f"{way_in.name} ({way_in})"
+        text = _get(way_in)
+    try:
+        found = json.loads(text)
+        status, components = found["status"], found["components"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise Unavailable(f"what answers {PATH} through {way} is not kgents: {text[:200]!r}.") from None
+    if status != "ok":
+        bad = [f"{name} {each['status']}" for name, each in components.items() if each["status"] != "connected"]
+        raise Unavailable(f"{PATH} through {way} says {status} ({', '.join(bad)}).")
+    return way, found
+
+
+def _way_in(kubectl: Kubectl, namespace: str, entrance: Object) -> WayIn:
+    name = entrance["metadata"]["name"]
+    kind = "gateway.gateway.networking.k8s.io" if entrance["kind"] == "Gateway" else "ingress"
+    live = kubectl.get(kind, namespace, name)
+    found = next(_gateway(live) if entrance["kind"] == "Gateway" else _ingress(live), None) if live else None
+    if found is None:
+        raise Unavailable(
+            f"{name_of(entrance)} has no address yet. Does a controller of its class run? "
+            f"See: kubectl describe {kind} {name} --namespace={namespace}"
+        )
+    return found
+
+
+def _gateway(live: Object) -> Iterator[WayIn]:
+    listeners = sorted(live["spec"]["listeners"], key=lambda each: each["protocol"] != "HTTPS")
+    for address in (live.get("status") or {}).get("addresses") or ():
+        first = listeners[0]
+        yield WayIn(
+            name_of(live), address["value"], first["port"], first["protocol"] == "HTTPS", first.get("hostname", "")
+        )
+
+
+def _ingress(live: Object) -> Iterator[WayIn]:
+    spec = live["spec"]
+    tls = bool(spec.get("tls"))
+    hosts = [*(host for each in spec.get("tls") or () for host in each.get("hosts") or ())]
+    hosts += [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
+    for address in ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
+        value = address.get("ip") or address["hostname"]
+        yield WayIn(name_of(live), value, 443 if tls else 80, tls, hosts[0] if hosts else "")
+
+
+def _get(way_in: WayIn) -> str:
+    import httpx2
+
+    address = f"[{way_in.address}]" if ":" in way_in.address else way_in.address
+    try:
+        with httpx2.Client(timeout=PATIENCE, trust_env=False) as client:
+            answer = client.get(
+                f"{'https' if way_in.tls else 'http'}://{address}:{way_in.port}{PATH}",
+                headers={"Host": way_in.host} if way_in.host else {},
+                extensions={"sni_hostname": way_in.host} if way_in.host else {},
+            )
+    except httpx2.HTTPError as error:
+        raise Unavailable(f"{PATH} can't be reached through {way_in.name} ({way_in}): {error}.") from None
+    if answer.status_code not in (200, 503):
+        raise Unavailable(f"{PATH} through {way_in.name} ({way_in}) answers {answer.status_code}.")
+    return answer.text

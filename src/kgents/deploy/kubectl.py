@@ -1,0 +1,121 @@
+"""The cluster, through kubectl: it has the user's contexts and credentials, and kustomize."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kgents.errors import Unprocessable
+
+Object = Mapping[str, Any]
+TRIES, PAUSE = 5, 0.5  # seconds between tries for a container's log, which is away while the container is replaced
+_GONE = "unable to retrieve container logs"
+_NOISE = re.compile(r"^[EIW]\d{4} .*\n", re.MULTILINE)  # what kubectl's library logs, beside what it answers
+MANAGER = "kgents"
+"""The field manager of server-side apply (https://kubernetes.io/docs/reference/using-api/server-side-apply/)."""
+
+
+class Refused(Unprocessable):
+    """kubectl, or the cluster, refused; the detail is what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """kubectl with a context (the current one where it is empty). Its methods raise Refused."""
+
+    context: str = ""
+    program: str = "kubectl"
+
+    def render(self, overlay: Path) -> list[dict[str, Any]]:
+        """The objects of an overlay."""
+        return _documents(self._run("kustomize", str(overlay), cluster=False))
+
+    def apply(self, objects: Sequence[Object], *, dry_run: bool = False) -> None:
+        """Apply objects as ours; with `dry_run` only have the cluster check them."""
+        more = ["--dry-run=server"] if dry_run else []
+        self._run(
+            *("apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "--filename=-"),
+            *more,
+            given=_list(objects),
+        )
+
+    def diff(self, objects: Sequence[Object]) -> str:
+        """What applying them would change, as a unified diff; empty where nothing would."""
+        return self._run(
+            *("diff", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "--filename=-"),
+            given=_list(objects),
+            fine=(0, 1),
+        )
+
+    def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """One object, if there is one."""
+        text = self._run("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
+        found: dict[str, Any] | None = json.loads(text) if text.strip() else None
+        return found
+
+    def list(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of a kind."""
+        more = [f"--selector={selector}"] if selector else []
+        items: list[dict[str, Any]] = json.loads(
+            self._run("get", kind, f"--namespace={namespace}", "--output=json", *more)
+        )["items"]
+        return items
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object and what belongs to it, and wait until it is gone."""
+        self._run(
+            "delete", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--cascade=foreground", "--wait"
+        )
+
+    def last_words(self, namespace: str, pod: str, container: str) -> str:
+        """The end of what a container wrote, before its restart where it was restarted; empty without anything."""
+        arguments = ["logs", pod, f"--container={container}", f"--namespace={namespace}", "--tail=5"]
+        for more in (["--previous"], []) * TRIES:
+            try:
+                said = self._run(*arguments, *more).strip()
+            except Refused:
+                continue
+            if said and not said.startswith(_GONE):
+                return said
+            time.sleep(PAUSE)
+        return ""
+
+    def raw(self, path: str) -> str:
+        """What the API server answers to a GET of this path."""
+        return self._run("get", f"--raw={path}")
+
+    def _run(self, *arguments: str, given: str | None = None, fine: Sequence[int] = (0,), cluster: bool = True) -> str:
+        program = shutil.which(self.program)
+        if program is None:
+            raise Unprocessable(
+                "There is no kubectl on the PATH. Install it: https://kubernetes.io/docs/tasks/tools/",
+                code="no-kubectl",
+            )
+        context = [f"--context={self.context}"] if self.context and cluster else []
+        try:
+            done = subprocess.run(  # noqa: S603 - no shell; the arguments are ours, paths and names
+                [program, *context, *arguments], input=given, capture_output=True, text=True, timeout=120
+            )
+        except subprocess.TimeoutExpired:
+            raise Refused(f"`kubectl {arguments[0]}` did not end within two minutes.", code="cluster") from None
+        if done.returncode not in fine:
+            said = _NOISE.sub("", done.stderr).strip() or done.stderr.strip() or done.stdout.strip()
+            raise Refused(said or "kubectl failed", code="cluster")
+        return done.stdout
+
+
+def _list(objects: Sequence[Object]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+
+
+def _documents(text: str) -> list[dict[str, Any]]:
+    import yaml
+
+    return [document for document in yaml.safe_load_all(text) if document]

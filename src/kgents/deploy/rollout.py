@@ -1,0 +1,310 @@
+"""Bringing an overlay into a cluster: checked first, in an order in which each step stands on the last, and taken back
+where it fails.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kgents.deploy import findings
+from kgents.deploy.findings import Finding, name_of
+from kgents.deploy.kubectl import Kubectl, Refused
+from kgents.errors import Unprocessable
+
+Objects = list[dict[str, Any]]
+Say = Callable[[str], None]
+
+RELEASE = "kgents-release"
+"""The ConfigMap that holds what was deployed last, to go back to."""
+CERTAIN = 15.0  # seconds for which something that waiting does not end has to last
+LOOK = 1.0  # seconds between two looks
+_FIRST = ("StatefulSet",)
+_LAST = ("Deployment", "DaemonSet", "HorizontalPodAutoscaler", "CronJob")
+_HOLDING = ("Job", "PersistentVolumeClaim", "Secret")
+_AWAITED = ("StatefulSet", "Job", "Deployment", "DaemonSet")
+
+
+UNSET = "@sha256:" + 64 * "0"
+"""The digest of an image that an overlay leaves to who takes it over."""
+
+
+class Failed(Unprocessable):
+    """A deployment that did not come to its end; the detail says why, and what was done about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an overlay holds, in the order in which it is applied."""
+
+    namespace: str
+    settings: Objects  # all that runs nothing
+    stores: Objects
+    jobs: Objects
+    services: Objects
+
+    @classmethod
+    def of(cls, objects: Objects) -> Plan:
+        """Sort an overlay's objects. Raises Unprocessable where they are not in one namespace."""
+        spaces = {each["metadata"]["namespace"] for each in objects if "namespace" in each["metadata"]}
+        if len(spaces) != 1:
+            raise Unprocessable(
+                f"The overlay's objects are in {', '.join(sorted(spaces)) or 'no namespace'}; a deployment has one.",
+                code="overlay",
+            )
+        parts: dict[str, Objects] = {"settings": [], "stores": [], "jobs": [], "services": []}
+        for each in objects:
+            kind = each["kind"]
+            part = "stores" if kind in _FIRST else "jobs" if kind == "Job" else "services" if kind in _LAST else ""
+            parts[part or "settings"].append(each)
+        images = {image for each in objects for image in _images(each)}
+        if unset := sorted(image.removesuffix(UNSET) for image in images if image.endswith(UNSET)):
+            raise Unprocessable(
+                f"The overlay does not say yet which image to take for {', '.join(unset)}. Set it by its digest, in "
+                "the overlay's folder: kustomize edit set image NAME=REGISTRY/NAME@sha256:DIGEST",
+                code="overlay-image",
+            )
+        return cls(spaces.pop(), **parts)
+
+    @property
+    def least(self) -> dict[str, int]:
+        """How many replicas autoscalers see to, by workload, such as `deployment/kgents-api`."""
+        scaled = [each["spec"] for each in self.services if each["kind"] == "HorizontalPodAutoscaler"]
+        targets = [(spec["scaleTargetRef"], spec.get("minReplicas", 1)) for spec in scaled]
+        return {f"{target['kind'].lower()}/{target['name']}": least for target, least in targets}
+
+    @property
+    def everything(self) -> Objects:
+        """All objects, in order."""
+        return [*self.settings, *self.stores, *self.jobs, *self.services]
+
+
+class Rollout:
+    """One deployment."""
+
+    def __init__(self, kubectl: Kubectl, plan: Plan, *, seconds: float, say: Say) -> None:
+        self._kubectl = kubectl
+        self._plan = plan
+        self._seconds = seconds
+        self._say = say
+        self._told: dict[str, str] = {}
+
+    def check(self) -> str:
+        """Have the cluster check all objects, and answer the difference that they would make. Raises Refused."""
+        objects = [_renamed(each) if each["kind"] == "Job" else each for each in self._plan.everything]
+        self._kubectl.apply(objects, dry_run=True)
+        return self._kubectl.diff([each for each in self._plan.everything if each["kind"] != "Job"])
+
+    def run(self, *, wait: bool) -> None:
+        """Deploy. Raises Failed, when what was there before is there again, as far as there was something."""
+        self.make_namespace()
+        try:
+            self.check()
+        except Refused as error:
+            raise Failed(f"Nothing was changed, since the cluster refuses it: {error.detail}", code="refused") from None
+        earlier = self._earlier()
+        try:
+            self._go(wait=wait)
+        except (Refused, Failed) as error:
+            raise self._back(earlier, error.detail) from None
+        self._remove(earlier or [], self._plan.everything)
+        self._keep()
+
+    def make_namespace(self) -> None:
+        """Make the namespace where it is not there: nothing can be checked in one that is not."""
+        mine = [each for each in self._plan.settings if each["kind"] == "Namespace"]
+        if self._kubectl.get("namespace", "default", self._plan.namespace) is None:
+            self._kubectl.apply(mine)
+            self._say(f"namespace/{self._plan.namespace}: made")
+
+    def _go(self, *, wait: bool) -> None:
+        plan = self._plan
+        self._apply(plan.settings)
+        self._apply(plan.stores)
+        self._await(plan.stores)
+        for job in plan.jobs:
+            # A job's pods can't be changed; it may be run as often as one likes.
+            self._kubectl.delete("job", plan.namespace, job["metadata"]["name"])
+            self._apply([job])
+            self._await([job])
+        self._apply(plan.services)
+        if wait:
+            self._await(plan.services)
+
+    def _apply(self, objects: Objects) -> None:
+        if objects:
+            self._kubectl.apply(objects)
+            for each in objects:
+                if each["kind"] not in _AWAITED:
+                    self._say(f"{name_of(each)}: applied")
+
+    def _await(self, objects: Iterable[dict[str, Any]]) -> None:
+        waiting = [each for each in objects if each["kind"] in _AWAITED]
+        deadline = time.monotonic() + self._seconds
+        since: dict[Finding, float] = {}
+        while waiting:
+            found = look(self._kubectl, self._plan.namespace, waiting, self._plan.least)
+            now = time.monotonic()
+            for each in found:
+                self._tell(each.name, "ready" if each.ready else each.progress)
+            waiting = [each.object for each in found if not each.ready]
+            if not waiting:
+                return
+            for pod in (pod for each in found for pod in each.stuck):
+                self._say(f"pod/{pod}: it can't start as it was before, and is replaced")
+                self._kubectl.delete("pod", self._plan.namespace, pod)
+            fatal = [finding for each in found for finding in each.findings if finding.fatal]
+            since = {finding: since.get(finding, now) for finding in fatal}
+            lasting = [finding for finding, first in since.items() if now - first >= CERTAIN]
+            if lasting or now > deadline:
+                why = lasting or [finding for each in found for finding in each.findings]
+                raise Failed(self._why(why, [each.name for each in found if not each.ready]), code="rollout")
+            time.sleep(LOOK)
+
+    def _why(self, why: Sequence[Finding], names: Sequence[str]) -> str:
+        if not why:
+            return f"{', '.join(names)}: not ready after {self._seconds:.0f} s"
+        return "; ".join(self._with_last_words(finding) for finding in why[:5])
+
+    def _with_last_words(self, finding: Finding) -> str:
+        kind, _, name = finding.object.partition("/")
+        if kind == "job":
+            pods = self._kubectl.list("pods", self._plan.namespace, f"batch.kubernetes.io/job-name={name}")
+            names = [pod["metadata"]["name"] for pod in pods]
+        else:
+            names = [name] if (kind == "pod" and "ended" in finding.what) or "ends" in finding.what else []
+        for pod in names:
+            found = self._kubectl.get("pod", self._plan.namespace, pod)
+            for container in (found or {}).get("spec", {}).get("containers", ()):
+                if said := self._kubectl.last_words(self._plan.namespace, pod, container["name"]):
+                    return f"{finding}. It said: {said}"
+        return str(finding)
+
+    def _tell(self, name: str, text: str) -> None:
+        if self._told.get(name) != text:
+            self._told[name] = text
+            self._say(f"{name}: {text}")
+
+    def _earlier(self) -> Objects | None:
+        kept = self._kubectl.get("configmap", self._plan.namespace, RELEASE)
+        if kept is None:
+            return None
+        packed = base64.b64decode(kept["binaryData"]["objects"])
+        objects: Objects = json.loads(gzip.decompress(packed))
+        return objects
+
+    def _back(self, earlier: Objects | None, why: str) -> Failed:
+        """Bring back what was deployed before; answers what to say."""
+        if earlier is None:
+            return Failed(
+                f"{why}. It is the first deployment here, so there is nothing to go back to: what was applied is left "
+                "as it is. See `kgents deploy status`.",
+                code="rollout",
+            )
+        self._say("going back to what was deployed before")
+        plan = Plan.of(earlier)
+        try:
+            self._apply([*plan.settings, *plan.stores, *plan.services])
+            self._remove(self._plan.everything, earlier)
+            self._await([*plan.stores, *plan.services])
+        except (Refused, Failed) as error:
+            return Failed(f"{why}. Going back failed, too: {error.detail}", code="rollback")
+        return Failed(f"{why}. What was deployed before is back.", code="rollout")
+
+    def _remove(self, before: Objects, now: Objects) -> None:
+        """Delete what was deployed and no longer is; what holds data stays."""
+        kept = {(each["kind"], each["metadata"]["name"]) for each in now}
+        for each in before:
+            kind, name = each["kind"], each["metadata"]["name"]
+            if (kind, name) not in kept and kind not in _HOLDING and "namespace" in each["metadata"]:
+                self._kubectl.delete(kind, self._plan.namespace, name)
+                self._say(f"{name_of(each)}: removed")
+
+    def _keep(self) -> None:
+        objects = [each for each in self._plan.everything if each["kind"] != "Job"]
+        packed = base64.b64encode(gzip.compress(json.dumps(objects).encode(), mtime=0)).decode()
+        self._kubectl.apply(
+            [
+                {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": RELEASE, "namespace": self._plan.namespace},
+                    "binaryData": {"objects": packed},
+                }
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One workload as it is now."""
+
+    object: dict[str, Any]
+    ready: bool
+    progress: str
+    findings: list[Finding]
+    stuck: list[str]
+    """Pods of a StatefulSet that can't start as an earlier revision has them. It waits for them for ever, and replaces
+    none (https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback).
+    """
+
+    @property
+    def name(self) -> str:
+        """As `deployment/kgents-api`."""
+        return name_of(self.object)
+
+
+def look(kubectl: Kubectl, namespace: str, objects: Sequence[dict[str, Any]], least: Mapping[str, int]) -> list[Look]:
+    """How these workloads are, and what keeps those that are not ready from being so; `least` is as in Plan. Raises
+    Refused.
+    """
+    found = []
+    live = {
+        name_of(each): each
+        for kind in dict.fromkeys(each["kind"] for each in objects)
+        for each in _kinds(kubectl.list(kind.lower(), namespace), kind)
+    }
+    pods = _kinds(kubectl.list("pods", namespace), "Pod")
+    events: Objects | None = None
+    for each in objects:
+        now = live.get(name_of(each))
+        if now is None:
+            missing = Finding(name_of(each), "it is not there", fatal=True)
+            found.append(Look(each, ready=False, progress="not there", findings=[missing], stuck=[]))
+            continue
+        ready = findings.is_ready(now, least.get(name_of(each), 0))
+        why: list[Finding] = []
+        stuck: list[str] = []
+        if not ready:
+            events = kubectl.list("events", namespace) if events is None else events
+            mine = _pods_of(now, pods)
+            why = findings.of_workload(now, mine, events)
+            stuck = findings.stuck(now, mine)
+        found.append(Look(now, ready, findings.progress(now), why, stuck))
+    return found
+
+
+def _images(found: dict[str, Any]) -> list[str]:
+    spec = found.get("spec") or {}
+    spec = spec.get("jobTemplate", {}).get("spec", spec)
+    pod = (spec.get("template") or {}).get("spec") or {}
+    return [each["image"] for each in (*pod.get("initContainers", ()), *pod.get("containers", ()))]
+
+
+def _renamed(job: dict[str, Any]) -> dict[str, Any]:
+    """A job under another name, to be checked beside one that is there already and can't be changed."""
+    return {**job, "metadata": {**job["metadata"], "name": f"{job['metadata']['name']}-check"}}
+
+
+def _kinds(items: Objects, kind: str) -> Objects:
+    return [{"kind": kind, **each} for each in items]
+
+
+def _pods_of(workload: dict[str, Any], pods: Objects) -> Objects:
+    wanted = workload["spec"]["selector"]["matchLabels"]
+    return [pod for pod in pods if wanted.items() <= (pod["metadata"].get("labels") or {}).items()]

@@ -1,0 +1,115 @@
+"""What the secrets of an installation have to hold, and whether they do; never what they hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from kgents.errors import Unprocessable
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
+
+
+class Verdict(NamedTuple):
+    """One value of a secret: `ok`, `missing` or `malformed`, and for what it is, or what is wrong with it."""
+
+    secret: str
+    key: str
+    verdict: str
+    detail: str
+
+
+class Wanted(NamedTuple):
+    """A value that a secret has to hold (or may)."""
+
+    secret: str
+    key: str
+    purpose: str
+    check: Callable[[str], None]
+    optional: bool = False
+
+
+def _any(_value: str) -> None:
+    pass
+
+
+def _postgresql(value: str) -> None:
+    parts = urlsplit(value)
+    if parts.scheme.partition("+")[0] not in ("postgresql", "postgres") or not parts.hostname or not parts.path[1:]:
+        raise ValueError("it is not postgresql://USER:PASSWORD@HOST/DATABASE")
+
+
+def _long(value: str) -> None:
+    if len(value) < 16:
+        raise ValueError(f"it has {len(value)} characters, and is to have 16 at least")
+
+
+def _password(value: str) -> None:
+    """One that can stand in nats-server's configuration and in a URL as it is."""
+    _long(value)
+    if not _PLAIN.fullmatch(value):
+        raise ValueError("it has other characters than letters, digits and . _ ~ -")
+
+
+def _providers(value: str) -> None:
+    try:
+        providers = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: line {error.lineno}, column {error.colno}") from None
+    if not isinstance(providers, dict) or not all(isinstance(each, dict) for each in providers.values()):
+        raise ValueError('it is not an object of objects, such as {"openai": {"api_key": "..."}}')
+
+
+def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
+    """What is to be there. `check_pepper` raises ValueError for a pepper that can't be used."""
+
+    def pepper(value: str) -> None:
+        check_pepper(value)
+
+    api = "kgents-api-secrets"
+    return [
+        Wanted(api, "KGENTS_DATABASE_URL", "the database, as the application's role", _postgresql),
+        Wanted(api, "KGENTS_PEPPER", "the hashes of API keys", pepper),
+        Wanted(api, "KGENTS_METER_TOKEN", "OpenMeter, or the meter that comes with kgents", _any),
+        Wanted(api, "KGENTS_PROVIDERS", "model providers, as JSON", _providers, optional=True),
+        Wanted(api, "KGENTS_REDIS_URL", "rate limits of all replicas together", _any, optional=True),
+        *(
+            Wanted("kgents-nats-secrets", user, f"the event bus, as {user}", _password)
+            for user in ("api", "worker", "backup", "system", "cluster")
+        ),
+        Wanted("kgents-migrate-secrets", "KGENTS_DATABASE_OWNER_URL", "the database, as its owner", _postgresql),
+    ]
+
+
+def check(found: Mapping[str, Mapping[str, str] | None], wants: list[Wanted]) -> list[Verdict]:
+    """A verdict on each value. `found` has the secrets by name, and None for one that is not there."""
+    verdicts = []
+    for want in wants:
+        values = found.get(want.secret)
+        value = (values or {}).get(want.key, "").strip()
+        if values is None:
+            verdicts.append(Verdict(want.secret, want.key, "missing", "there is no such secret"))
+        elif not value:
+            verdict = "not set" if want.optional else "missing"
+            verdicts.append(Verdict(want.secret, want.key, verdict, want.purpose))
+        else:
+            verdicts.append(_verdict(want, value))
+    return verdicts
+
+
+def _verdict(want: Wanted, value: str) -> Verdict:
+    try:
+        want.check(value)
+    except ValueError as error:
+        return Verdict(want.secret, want.key, "malformed", str(error))
+    return Verdict(want.secret, want.key, "ok", want.purpose)
+
+
+def require(verdicts: list[Verdict]) -> None:
+    """Raise Unprocessable where a value is missing or malformed."""
+    wrong = [f"{each.key} ({each.verdict})" for each in verdicts if each.verdict in ("missing", "malformed")]
+    if wrong:
+        raise Unprocessable(f"The secrets are not complete: {', '.join(wrong)}.", code="secrets")

@@ -1,0 +1,63 @@
+"""One cluster and one installation for all tests of this tier.
+
+It is the cluster of `make cluster-up`, or that of KGENTS_TEST_KUBECONFIG (such as kind's), which must have the images
+already. Where there is neither, one is started and stopped again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import __main__ as control
+from cluster import build, images, layout, namespace
+from tests.cluster.installation import Cluster, Installation
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = "docs/operations/deploy.md"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    given = os.environ.get("KGENTS_TEST_KUBECONFIG")
+    if given:
+        kubectl = shutil.which("kubectl")
+        assert kubectl, "there is no kubectl"
+        yield Cluster(Path(given), Path(kubectl))
+        return
+    if reason := control.lacking():
+        pytest.skip(reason)
+    started = namespace.pid() is None
+    if started:
+        _control("up")
+    try:
+        yield Cluster(layout.KUBECONFIG, build.build() / "kubectl")
+    finally:
+        if started:
+            _control("down")
+
+
+def _control(verb: str) -> None:
+    subprocess.run([sys.executable, "-m", "cluster", verb], cwd=ROOT, check=True)
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster) -> Installation:
+    """The conformance overlay, deployed as docs/operations/deploy.md says."""
+    names = {"kgents": images.KGENTS, "nats": images.NATS, "postgres": images.POSTGRES}
+    if "KGENTS_TEST_KUBECONFIG" in os.environ:
+        found = names
+    else:
+        archives = images.build()
+        found = {name: images.load(archives[image])[0] for name, image in names.items()}
+    made = Installation(cluster, found)
+    if not made.is_there():
+        made.follow(DOCUMENT, "### Secrets")
+    made.follow(DOCUMENT, "### Deploy")
+    return made

@@ -1,0 +1,107 @@
+"""A real API server admits every object of every overlay, and every pod as `restricted`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.installation import NAMESPACE, Cluster, Installation
+from tests.support.manifests import OVERLAYS, ROOT, objects_of, pod_of, rendered
+
+MODULES = {
+    "sigs.k8s.io/gateway-api@v1.4.1": ["config/crd/standard/gateway.networking.k8s.io_*.yaml"],
+    "github.com/cert-manager/cert-manager@v1.19.1": ["deploy/crds/*.yaml"],
+    "github.com/external-secrets/external-secrets@v0.16.2": [
+        "config/crds/bases/external-secrets.io_externalsecrets.yaml"
+    ],
+}
+"""Where the definitions of the kinds are that others bring; they are fetched when the tests run."""
+KONG = "configuration.konghq.com/"
+"""Kong's own kinds. Their definitions can't be had here, so no server can say whether it would admit them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kinds(installation: Installation) -> None:
+    """The cluster knows the kinds of the Gateway API and of cert-manager."""
+    for module, patterns in MODULES.items():
+        folder = fetched(module)
+        files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+        assert files, module
+        arguments = [f"--filename={path}" for path in files]
+        installation.cluster.kubectl("apply", "--server-side", "--force-conflicts", *arguments)
+        installation.cluster.kubectl("wait", "--for=condition=Established", *arguments, "--timeout=60s")
+
+
+def fetched(module: str) -> Path:
+    """The folder of a Go module, fetched where it is not there yet."""
+    done = subprocess.run(
+        ["go", "mod", "download", "-json", module], cwd="/", check=True, capture_output=True, text=True, timeout=300
+    )
+    return Path(json.loads(done.stdout)["Dir"])
+
+
+def refused(cluster: Cluster, objects: Sequence[Any]) -> str:
+    """What the API server has against objects; empty where it admits them all."""
+    given = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    try:
+        cluster.kubectl(
+            *("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--field-manager=test"),
+            *("--validate=strict", "--filename=-"),
+            given=given,
+        )
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_object_is_admitted(installation: Installation, overlay: str) -> None:
+    objects = [each for each in rendered(overlay) if not each["apiVersion"].startswith(KONG)]
+    for each in objects:
+        if each["kind"] == "Job":
+            each["metadata"]["name"] += "-admitted"  # one that ran can't be changed
+    assert not refused(installation.cluster, objects)
+
+
+@pytest.mark.parametrize("component", ["ingress", "ingress-tls", "autoscaling-runs"])
+def test_every_object_of_a_component_is_admitted(installation: Installation, component: str) -> None:
+    components = {"ingress-tls": ["ingress", "ingress-tls"]}.get(component, [component])
+    objects = objects_of(installation.overlay(components=components))
+    found = [each for each in objects if each["kind"] not in ("Job", "StatefulSet")]
+    assert not refused(installation.cluster, [each for each in found if not each["apiVersion"].startswith(KONG)])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_is_admitted_as_restricted(installation: Installation, overlay: str) -> None:
+    pods = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"admitted-{each['metadata']['name']}", "namespace": NAMESPACE},
+            "spec": {"restartPolicy": "Never"} | spec,
+        }
+        for each in rendered(overlay)
+        if (spec := pod_of(each)) is not None
+    ]
+    assert len(pods) >= 5
+    assert not refused(installation.cluster, pods)
+
+
+def test_a_pod_that_is_not_restricted_is_refused(installation: Installation) -> None:
+    """The control of the test above."""
+    pods = {each["metadata"]["name"]: pod_of(each) for each in rendered("kind") if each["kind"] == "StatefulSet"}
+    pod = pods["kgents-meter"]
+    assert pod is not None
+    pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    metadata = {"name": "admitted-not", "namespace": NAMESPACE}
+    said = refused(installation.cluster, [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}])
+    assert "allowPrivilegeEscalation" in said
+
+
+def test_the_example_of_external_secrets_is_admitted(installation: Installation) -> None:
+    assert not refused(installation.cluster, objects_of(ROOT / "deploy" / "examples" / "external-secrets"))

