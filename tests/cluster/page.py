@@ -12,7 +12,7 @@ from typing import Any
 from kgents.load import picture, simulation
 from kgents.load.autoscaler import DOWN, OURS, UP, Policy, Rules, Settings
 from kgents.load.simulation import Capacity, Point
-from tests.cluster.test_scaling import RESOLUTION, SETTINGS, SYNC, predicted
+from tests.cluster.test_scaling import RESOLUTION, SETTINGS, SYNC, Seen, measured, predicted
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "evidence" / "autoscaling.json"
@@ -51,16 +51,15 @@ def loads(capacity: Capacity) -> dict[str, list[Point]]:
 
 def fill(text: str) -> str:
     """A paragraph in lines as long as the other documents'."""
-    return textwrap.fill(text, 120)
+    return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
 def main() -> None:
     """Write what is below the mark, and the picture."""
     run = json.loads(RUN.read_text())
-    capacity = Capacity(run["cpu_per_request"], run["request"], run["limit"], idle=run["idle"])
     text, found, _ = PAGE.read_text().partition(MARK)
     assert found, f"{PAGE} has no mark"
-    PAGE.write_text(text + MARK + "\n".join(["", *comparison(), *cluster(run, capacity)]) + "\n")
+    PAGE.write_text(text + MARK + "\n".join(["", *comparison(), *cluster(run)]) + "\n")
 
 
 def comparison() -> list[str]:
@@ -97,9 +96,10 @@ def comparison() -> list[str]:
     return lines
 
 
-def cluster(run: dict[str, Any], capacity: Capacity) -> list[str]:
+def cluster(run: dict[str, Any]) -> list[str]:
     """The run in the cluster, against what the simulator predicts for it."""
     points = [Point(second, rate) for second, rate in run["points"]]
+    capacity = measured([Seen(*each) for each in run["seen"]], points)
     seen = [(second, wanted) for second, wanted, _ in run["seen"]]
     moments = predicted(capacity, points)
     picture.write_png(PICTURE, moments, target=SETTINGS.metrics[0].target, title="A run in a cluster", seen=seen)

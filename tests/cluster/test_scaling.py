@@ -103,9 +103,8 @@ def test_replicas_follow_the_load_as_predicted(installation: Installation, tmp_p
             look_until(lambda: seen[-1].second > points[-1].second + 30)
             points.append(Point(time.monotonic() - began, QUIET))
         verdict = check(installation, tenant.http, history)
-    capacity = measured(seen, points)
-    moments = predicted(capacity, points)
-    keep(seen, points, capacity, load, len(verdict.violations))
+    keep(seen, points, load, len(verdict.violations))
+    moments = predicted(measured(seen, points), points)
     assert not verdict.broken, str(verdict)
     assert not load.failed, told(load.failed)
     assert seen[-1].wanted == 2
@@ -122,27 +121,26 @@ def predicted(capacity: Capacity, points: Sequence[Point]) -> list[Moment]:
 
 
 def measured(seen: Sequence[Seen], points: Sequence[Point]) -> Capacity:
-    """The CPU time of a pod and of a request, from the quiet and the busy time."""
-    quiet = [each for each in seen if RESOLUTION < each.second < points[1].second]
-    busy = [each for each in seen if points[2].second + 60 < each.second < points[3].second]
-    pods = sum(each.wanted for each in busy) / len(busy)
-    used, used_before = (sum(each.cpu for each in part) / len(part) for part in (busy, quiet))
-    # used_before = 2 * idle + QUIET * cost, used = pods * idle + BUSY * cost
-    idle = (used_before * BUSY - used * QUIET) / (2 * BUSY - pods * QUIET)
+    """The CPU time of a pod and of a request, from the end of the busy time and of the quiet one after it; before, pods
+    that have just started tell of their start.
+    """
+    busy = [each for each in seen if points[3].second - 40 < each.second < points[3].second]
+    quiet = [each for each in seen if each.second > points[-1].second - 40]
+    used, used_quiet = (sum(each.cpu for each in part) / len(part) for part in (busy, quiet))
+    pods, pods_quiet = (sum(each.wanted for each in part) / len(part) for part in (busy, quiet))
+    # used = pods * idle + BUSY * cost, and so in the quiet time
+    idle = (used_quiet * BUSY - used * QUIET) / (pods_quiet * BUSY - pods * QUIET)
     cost = (used - pods * idle) / BUSY
     return Capacity(cost / 1000, REQUEST, 1000, idle=max(0, round(idle)))
 
 
-def keep(seen: Sequence[Seen], points: Sequence[Point], capacity: Capacity, load: Steady, violations: int) -> None:
+def keep(seen: Sequence[Seen], points: Sequence[Point], load: Steady, violations: int) -> None:
     """Write the run into the file that KGENTS_SCALING names, for tests/cluster/page.py."""
     target = os.environ.get("KGENTS_SCALING")
     if target:
         document = {
             **facts(),
-            "request": capacity.request,
-            "limit": capacity.limit,
-            "idle": capacity.idle,
-            "cpu_per_request": round(capacity.cpu_per_request, 6),
+            "request": REQUEST,
             "points": [(round(second, 1), rate) for second, rate in points],
             "seen": [(round(each.second, 1), each.wanted, each.cpu) for each in seen],
             "requests": load.sent,
