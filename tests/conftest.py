@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for server in ("postgres", "redis"):
             if server in getattr(item, "fixturenames", ()):
                 item.add_marker(server)
+    # A cluster takes CPU time for as long as it runs, which is to the end: nothing that awaits anything runs beside it.
+    items.sort(key=lambda item: item.nodeid.startswith("tests/cluster/"))
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,12 @@ def write_png(
     busy.set_ylabel("CPU, % of request")
     wait.plot(seconds, [1000 * moment.latency for moment in moments], color="tab:red")
     wait.set_ylabel("latency, ms")
-    wait.set_yscale("log")
+    if max(moment.latency for moment in moments) > 10 * min(moment.latency for moment in moments):
+        wait.set_yscale("log")
     wait.set_xlabel("seconds")
     for axes in (rate, pods, busy, wait):
         axes.grid(alpha=0.3)
-        if axes is not wait:
+        if axes.get_yscale() == "linear":
             axes.set_ylim(bottom=0)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
