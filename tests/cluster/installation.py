@@ -184,13 +184,14 @@ class Installation(Reached):
         return "".join(self.cluster.kubectl("logs", f"-n{NAMESPACE}", pod, "--tail=-1") for pod in self.pods("kgents"))
 
     def pods(self, name: str, component: str = "") -> list[str]:
-        """The names of the pods of a part of it that run."""
+        """The names of the pods of a part of it that run, and are to go on."""
         labels = f"app.kubernetes.io/name={name}" + (f",app.kubernetes.io/component={component}" if component else "")
         found = self.cluster.kubectl(
             *("get", "pods", f"-n{NAMESPACE}", f"--selector={labels}", "--field-selector=status.phase=Running"),
-            "--output=jsonpath={.items[*].metadata.name}",
+            "--output=json",
         )
-        return found.split()
+        pods = [each["metadata"] for each in json.loads(found)["items"]]
+        return [pod["name"] for pod in pods if "deletionTimestamp" not in pod]
 
     def address(self, service: str) -> str:
         """A Service's own address."""
