@@ -21,7 +21,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from kgents.bus.connection import trusting
+from kgents.bus.connection import once, servers_of
 from kgents.bus.failures import describe
 from kgents.bus.jetstream import new_inbox, status_of
 from kgents.bus.model import BusUnavailable
@@ -119,7 +119,7 @@ def check(folder: Path) -> None:
 
 @asynccontextmanager
 async def _connected(settings: Settings) -> AsyncIterator[Client]:
-    servers = [server.strip() for server in settings.nats_url.split(",")]
+    servers = servers_of(settings)
     client = Client()
     reason: Exception | None = None
 
@@ -130,15 +130,9 @@ async def _connected(settings: Settings) -> AsyncIterator[Client]:
     try:
         await client.connect(
             servers,
-            user=settings.nats_user or None,
-            password=settings.nats_password.get_secret_value() or None,
-            tls=trusting(settings.nats_ca_file),
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0.1,  # type: ignore[arg-type]
+            **once(settings),
             connect_timeout=5,
             error_cb=failed,
-            name=settings.process_name,
         )
         yield client
     except (nats_errors.Error, OSError, TimeoutError) as error:

@@ -98,11 +98,8 @@ class Connection:
         """`prepare` runs on each new connection before it counts as connected, and after `doubt`; it is tried again
         when it raises.
         """
-        self._servers = [server.strip() for server in settings.nats_url.split(",")]
-        self._user = settings.nats_user
-        self._password = settings.nats_password.get_secret_value()
-        self._ca_file = settings.nats_ca_file
-        self._name = settings.process_name
+        self._servers = servers_of(settings)
+        self._settings = settings
         self._clock = clock
         self._prepare = prepare
         self.state = BusState(False, clock.now(), None)
@@ -200,13 +197,7 @@ class Connection:
             async with asyncio.timeout(4 * CONNECT_TIMEOUT * len(self._servers)):
                 await client.connect(
                     self._servers,
-                    name=self._name,
-                    user=self._user or None,
-                    password=self._password or None,
-                    tls=trusting(self._ca_file),
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0.1,  # type: ignore[arg-type]
+                    **once(self._settings),
                     connect_timeout=CONNECT_TIMEOUT,  # type: ignore[arg-type]
                     ping_interval=86_400,  # _serve looks after the connection
                     pending_size=BUFFER,
@@ -282,7 +273,25 @@ class Connection:
             log.warning("bus not available", reason=error)
 
     def _describe(self, error: Exception) -> str:
-        return describe(error, self._servers, self._password)
+        return describe(error, self._servers, self._settings.nats_password.get_secret_value())
+
+
+def servers_of(settings: Settings) -> list[str]:
+    """The URLs of the bus's servers."""
+    return [server.strip() for server in settings.nats_url.split(",")]
+
+
+def once(settings: Settings) -> dict[str, Any]:
+    """How nats-py is to connect: as whom, and twice to each server, not for ever. Raises OSError as `trusting`."""
+    return {
+        "name": settings.process_name,
+        "user": settings.nats_user or None,
+        "password": settings.nats_password.get_secret_value() or None,
+        "tls": trusting(settings.nats_ca_file),
+        "allow_reconnect": False,
+        "max_reconnect_attempts": 1,
+        "reconnect_time_wait": 0.1,
+    }
 
 
 def trusting(ca_file: Path | None) -> ssl.SSLContext | None:

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from cluster.pki import authority
 from kgents.bus.backup import back_up
+from kgents.bus.connection import trusting
 from kgents.bus.monitor import healthy
 from kgents.bus.nats import Bus
 from kgents.bus.server import find_binary
@@ -91,26 +92,27 @@ def password(user: str) -> str:
     return f"{user}-0123456789abcdef"
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "tls"])
-async def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Deployed]:
-    servers = Deployed(tmp_path, tls=request.param)
+@asynccontextmanager
+async def running(folder: Path, *, tls: bool) -> AsyncIterator[Deployed]:
+    servers = Deployed(folder, tls=tls)
     servers.start()
     try:
         await eventually(servers.healthy, what="three servers are healthy", seconds=30)
         yield servers
     finally:
         servers.stop()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+async def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Deployed]:
+    async with running(tmp_path, tls=request.param) as servers:
+        yield servers
 
 
 @pytest.fixture
 async def tls(tmp_path: Path) -> AsyncIterator[Deployed]:
-    servers = Deployed(tmp_path, tls=True)
-    servers.start()
-    try:
-        await eventually(servers.healthy, what="three servers are healthy", seconds=30)
+    async with running(tmp_path, tls=True) as servers:
         yield servers
-    finally:
-        servers.stop()
 
 
 @asynccontextmanager
@@ -148,14 +150,9 @@ async def test_a_client_that_trusts_another_authority_does_not_connect(tls: Depl
 
 
 async def test_a_server_with_tls_takes_no_password_in_the_clear(tls: Deployed) -> None:
-    plain = [url.replace("tls://", "nats://") for url in tls.urls]
-    settings = tls.settings("worker", None).model_copy(update={"nats_url": ",".join(plain)})
-    bus = Bus(settings, SystemClock())
-    await bus.start()
-    try:
+    tls.urls = [url.replace("tls://", "nats://") for url in tls.urls]
+    async with bus_of(tls, "worker", None) as bus:
         await eventually(lambda: "certificate" in (bus.state.error or ""), what="it says why not")
-    finally:
-        await bus.close()
 
 
 DELETE = f"$JS.API.STREAM.DELETE.{USAGE_STREAM}"
@@ -190,8 +187,6 @@ async def violations(servers: Deployed, user: str, act: Callable[[nats.NATS], li
         text = str(error)
         if "permissions violation" in text.lower():
             found.add(text.rpartition(' to "')[2].rstrip("\"' "))
-
-    from kgents.bus.connection import trusting
 
     client = await nats.connect(
         servers.urls, user=user, password=password(user), tls=trusting(servers.ca), error_cb=failed
