@@ -39,7 +39,7 @@ class Cluster:
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
     def kubectl(self, *arguments: str, given: str | None = None, seconds: float = 120) -> str:
-        """What kubectl says. Raises CalledProcessError with what it complained about."""
+        """What kubectl says. Raises RuntimeError with what it complained about."""
         done = subprocess.run(
             ["kubectl", *arguments],
             input=given,

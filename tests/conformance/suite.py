@@ -18,6 +18,13 @@ from tests.support.reached import Reached
 from tests.support.tenants import tenant_of
 from tests.support.waiting import wait_until
 
+__all__ = [
+    "test_a_stream_in_pieces_is_the_whole_stream",
+    "test_exactly_as_many_runs_are_admitted_as_there_is_room_for",
+    "test_no_operation_reaches_another_tenants_objects",
+    "test_what_was_answered_is_there_and_metered_once",
+]
+
 CLIENTS = 6
 ANSWERS = 300
 ASKING, ROOM = 120, 41
