@@ -46,7 +46,7 @@ import pytest
 )
 _TIER = "tier"
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
-_BY_FOLDER = {
+FOLDERS = {
     "unit": UNIT,
     "architecture": ARCHITECTURE,
     "contract": CONTRACT,
@@ -68,9 +68,9 @@ def tier_of(item: pytest.Item) -> str:
             return tier
     tests = Path(item.config.rootpath) / "tests"
     folder = item.path.relative_to(tests).parts[0]
-    if folder not in _BY_FOLDER:
-        raise pytest.UsageError(f"{item.path} is in no tier: tests live in tests/{{{','.join(_BY_FOLDER)}}}")
-    return _BY_FOLDER[folder]
+    if folder not in FOLDERS:
+        raise pytest.UsageError(f"{item.path} is in no tier: tests live in tests/{{{','.join(FOLDERS)}}}")
+    return FOLDERS[folder]
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from kgents.cli.options import Output, group
 from kgents.cli.output import Format, note, show
 from kgents.errors import Unprocessable
 
-deploy = group("Kubernetes: bring an overlay into a cluster, and see how it is.")
+deploy = group("Kubernetes: bring an overlay into a cluster.")
 
 Overlay = Annotated[
     Path, typer.Option(exists=True, file_okay=False, help="A kustomize overlay, such as deploy/overlays/production.")

@@ -109,7 +109,10 @@ def backup(
     folder: Annotated[Path, typer.Argument(help="The folder of all copies; each has its time for a name.")],
     keep: Annotated[int, typer.Option(min=0, help="Remove the oldest beyond so many; 0 removes none.")] = 0,
 ) -> None:
-    """Copy the event bus's streams, with every message that waits in them. The bus is that of KGENTS_NATS_URL."""
+    """Copy the event bus's streams.
+
+    Every message that waits in them is in the copy. The bus is that of KGENTS_NATS_URL.
+    """
     from kgents.cli import backup as command
 
     command.back_up(folder, keep)
@@ -119,7 +122,10 @@ def backup(
 def restore(
     copy: Annotated[Path, typer.Argument(help="A copy, or the folder of all copies for the newest.", exists=True)],
 ) -> None:
-    """Bring the event bus's streams back from a copy. Streams that have messages are not replaced."""
+    """Bring the event bus's streams back from a copy.
+
+    Streams that have messages are not replaced.
+    """
     from kgents.cli import backup as command
 
     command.restore(copy)

@@ -75,8 +75,8 @@ def test_help_names_every_command(stranger: Cli) -> None:
     done = stranger("--help")
     shown = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
     assert shown == [
-        *("up", "chat", "login", "health", "migrate", "completion"),
-        *("tenant", "key", "agent", "run", "context", "usage", "serve"),
+        *("up", "chat", "login", "health", "migrate", "backup", "restore", "completion"),
+        *("tenant", "key", "agent", "run", "context", "usage", "serve", "deploy", "secrets", "autoscale"),
     ]
     assert "..." not in done.stdout.partition("Commands:")[2]
     assert stranger().stdout + stranger().stderr == done.stdout

@@ -20,7 +20,7 @@ def project(tmp_path: Path) -> Path:
     """A project with one passing test in each tier."""
     marks = "".join(f'    "{mark}",\n' for mark in MARKS)
     (tmp_path / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\nmarkers = [\n{marks}]\n")
-    for folder in ("unit", "architecture", "contract", "docs", "integration", "isolation", "faults", "fuzz"):
+    for folder in tiers.FOLDERS:
         write(tmp_path, folder, "def test_it(): pass")
     for mark in MARKS:
         write(tmp_path, "integration", f"@pytest.mark.{mark}\ndef test_it(): pass", f"test_{mark}.py")
