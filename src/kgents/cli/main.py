@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 import kgents
-from kgents.cli import agents, autoscale, contexts, deploy, keys, runs, secrets, serve, tenants, usage
+from kgents.cli import agents, autoscale, contexts, deploy, keys, ready, runs, secrets, serve, tenants, usage
 from kgents.cli.options import ContextName, Output, group
 from kgents.cli.output import Format, note
 from kgents.errors import KgentsError
@@ -149,6 +149,7 @@ app.add_typer(serve.serve, name="serve")
 app.add_typer(deploy.deploy, name="deploy")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(autoscale.autoscale, name="autoscale")
+app.add_typer(ready.ready, name="ready")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

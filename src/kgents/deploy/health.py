@@ -6,11 +6,14 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kgents.deploy.findings import name_of
 from kgents.deploy.kubectl import Kubectl, Object, Refused
 from kgents.errors import Unavailable
+
+if TYPE_CHECKING:
+    import httpx2
 
 PATH = "/health/saas"
 LOOK = 1.0  # seconds between two tries
@@ -41,21 +44,24 @@ def report(kubectl: Kubectl, namespace: str, objects: Sequence[Object], *, secon
     entrances = [each for each in objects if each["kind"] in ("Gateway", "Ingress")]
     while True:
         try:
-            return _ask(kubectl, namespace, entrances)
+            return ask(kubectl, namespace, entrances)
         except (Unavailable, Refused) as error:
             if time.monotonic() > deadline:
                 raise Unavailable(f"Everything is deployed, but {error.detail}") from None
         time.sleep(LOOK)
 
 
-def _ask(kubectl: Kubectl, namespace: str, entrances: Sequence[Object]) -> tuple[str, Any]:
+def ask(kubectl: Kubectl, namespace: str, entrances: Sequence[Object]) -> tuple[str, Any]:
+    """What /health/saas answers just now, and through what it was asked: the first of the entrances, or the API
+    server's proxy where there is none. Raises Unavailable where there is no answer, or one that is not `ok`.
+    """
     if not entrances:
         way = "service/kgents-api"
         text = kubectl.raw(f"/api/v1/namespaces/{namespace}/services/kgents-api:http/proxy{PATH}")
     else:
-        way_in = _way_in(kubectl, namespace, entrances[0])
-        way = f"{way_in.name} ({way_in})"
-        text = _get(way_in)
+        entrance = way_in(kubectl, namespace, entrances[0])
+        way = f"{entrance.name} ({entrance})"
+        text = _text(entrance)
     try:
         found = json.loads(text)
         status, components = found["status"], found["components"]
@@ -67,7 +73,8 @@ def _ask(kubectl: Kubectl, namespace: str, entrances: Sequence[Object]) -> tuple
     return way, found
 
 
-def _way_in(kubectl: Kubectl, namespace: str, entrance: Object) -> WayIn:
+def way_in(kubectl: Kubectl, namespace: str, entrance: Object) -> WayIn:
+    """Where a Gateway or an Ingress is reached. Raises Unavailable while it has no address."""
     name = entrance["metadata"]["name"]
     kind = "gateway.gateway.networking.k8s.io" if entrance["kind"] == "Gateway" else "ingress"
     live = kubectl.get(kind, namespace, name)
@@ -99,19 +106,25 @@ def _ingress(live: Object) -> Iterator[WayIn]:
         yield WayIn(name_of(live), value, 443 if tls else 80, tls, hosts[0] if hosts else "")
 
 
-def _get(way_in: WayIn) -> str:
+def _text(way_in: WayIn) -> str:
+    found = get(way_in, PATH)
+    if found.status_code not in (200, 503):
+        raise Unavailable(f"{PATH} through {way_in.name} ({way_in}) answers {found.status_code}.")
+    return found.text
+
+
+def get(way_in: WayIn, path: str, *, tls: bool | None = None, port: int | None = None) -> httpx2.Response:
+    """What is answered to a GET through a gateway, by its host name and with its certificate. Raises Unavailable."""
     import httpx2
 
     address = f"[{way_in.address}]" if ":" in way_in.address else way_in.address
+    scheme = "https" if (way_in.tls if tls is None else tls) else "http"
     try:
         with httpx2.Client(timeout=PATIENCE, trust_env=False) as client:
-            answer = client.get(
-                f"{'https' if way_in.tls else 'http'}://{address}:{way_in.port}{PATH}",
+            return client.get(
+                f"{scheme}://{address}:{port or way_in.port}{path}",
                 headers={"Host": way_in.host} if way_in.host else {},
                 extensions={"sni_hostname": way_in.host} if way_in.host else {},
             )
     except httpx2.HTTPError as error:
-        raise Unavailable(f"{PATH} can't be reached through {way_in.name} ({way_in}): {error}.") from None
-    if answer.status_code not in (200, 503):
-        raise Unavailable(f"{PATH} through {way_in.name} ({way_in}) answers {answer.status_code}.")
-    return answer.text
+        raise Unavailable(f"{path} can't be reached through {way_in.name} ({way_in}): {error}.") from None

@@ -15,6 +15,7 @@ from typing import Any
 from kgents.errors import Unprocessable
 
 Object = Mapping[str, Any]
+Listed = list[dict[str, Any]]
 TRIES, PAUSE = 5, 0.5  # seconds between tries for a container's log, which is away while the container is replaced
 _GONE = "unable to retrieve container logs"
 _NOISE = re.compile(r"^[EIW]\d{4} .*\n", re.MULTILINE)  # what kubectl's library logs, beside what it answers
@@ -67,6 +68,24 @@ class Kubectl:
             self._run("get", kind, f"--namespace={namespace}", "--output=json", *more)
         )["items"]
         return items
+
+    def everywhere(self, kind: str) -> Listed:
+        """The objects of a kind in all namespaces."""
+        items: Listed = json.loads(self._run("get", kind, "--all-namespaces", "--output=json"))["items"]
+        return items
+
+    def execute(self, namespace: str, where: str, command: Sequence[str]) -> Any:
+        """The JSON that a command prints in a pod of `where`, such as `deployment/kgents-worker`."""
+        text = self._run("exec", f"--namespace={namespace}", where, "--", *command, fine=(0, 1))
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise Refused(f"`{' '.join(command)}` in {where} printed no JSON.", code="cluster") from None
+
+    def restart(self, namespace: str, where: str) -> None:
+        """Replace the pods of a workload one after another, and wait until that is done (two minutes at most)."""
+        self._run("rollout", "restart", where, f"--namespace={namespace}")
+        self._run("rollout", "status", where, f"--namespace={namespace}", "--timeout=110s")
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object and what belongs to it, and wait until it is gone."""

@@ -76,7 +76,7 @@ def test_help_names_every_command(stranger: Cli) -> None:
     shown = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
     assert shown == [
         *("up", "chat", "login", "health", "migrate", "backup", "restore", "completion"),
-        *("tenant", "key", "agent", "run", "context", "usage", "serve", "deploy", "secrets", "autoscale"),
+        *("tenant", "key", "agent", "run", "context", "usage", "serve", "deploy", "secrets", "autoscale", "ready"),
     ]
     assert "..." not in done.stdout.partition("Commands:")[2]
     assert stranger().stdout + stranger().stderr == done.stdout

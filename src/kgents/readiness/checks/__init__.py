@@ -1,0 +1,1 @@
+"""The checks of all criteria, by what they look at."""

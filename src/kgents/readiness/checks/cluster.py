@@ -1,0 +1,229 @@
+"""What the cluster says of the installation's objects."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kgents.clock import SECOND, from_rfc3339, to_rfc3339
+from kgents.deploy import secrets
+from kgents.deploy.findings import condition, is_ready, name_of, progress
+from kgents.deploy.kubectl import Refused
+from kgents.readiness.model import DAY, Broken, Found, NotShown
+from kgents.readiness.target import Target
+
+NAME = "app.kubernetes.io/name"
+WORKLOADS = ("deployment", "statefulset")
+WANTED = ("deployment/kgents-api", "deployment/kgents-worker", "statefulset/kgents-nats")
+APART = {"kgents-api": 2, "kgents-nats": 3}
+"""On how many nodes the pods of a workload must be at least, so that no node takes all of it away."""
+MONTH = 31 * DAY
+RECONCILE_TRIES, RECONCILE_PAUSE = 5, 3.0
+BACKUP_AGE = 2 * 3600 * SECOND
+
+
+def workloads(target: Target) -> Found:
+    """Each workload runs what its newest generation says, with every replica."""
+    found = {name_of(each): each for kind in WORKLOADS for each in target.kubectl.list(kind, target.namespace)}
+    if missing := [name for name in WANTED if name not in found]:
+        raise Broken(f"There is no {', no '.join(missing)} in {target.namespace}.", {"there": sorted(found)})
+    seen = {name: progress(each) for name, each in found.items()}
+    least = {
+        f"{each['spec']['scaleTargetRef']['kind'].lower()}/{each['spec']['scaleTargetRef']['name']}": each["spec"][
+            "minReplicas"
+        ]
+        for each in target.kubectl.list("horizontalpodautoscaler", target.namespace)
+    }
+    if wrong := [name for name, each in found.items() if not is_ready(each, least.get(name, 1))]:
+        raise Broken(f"Not ready: {', '.join(f'{name} ({seen[name]})' for name in wrong)}.", seen)
+    return Found(f"{len(found)} workloads are ready.", seen)
+
+
+def spread(target: Target) -> Found:
+    """No node holds so much of a workload that its loss is an outage."""
+    seen: dict[str, Any] = {}
+    for name, least in APART.items():
+        pods = target.kubectl.list("pods", target.namespace, f"{NAME}={name}")
+        nodes = {each["spec"].get("nodeName", "none") for each in pods if not each["metadata"].get("deletionTimestamp")}
+        seen[name] = sorted(nodes)
+        if len(nodes) < least:
+            raise Broken(f"The pods of {name} are on {len(nodes)} nodes, {least} are needed.", seen)
+    return Found("; ".join(f"{name} on {len(nodes)} nodes" for name, nodes in seen.items()), seen)
+
+
+def disruption_budgets(target: Target) -> Found:
+    """Each workload of several pods has a budget, and it allows a pod to go now."""
+    budgets = target.kubectl.list("poddisruptionbudget", target.namespace)
+    seen = {each["metadata"]["name"]: (each.get("status") or {}).get("disruptionsAllowed", 0) for each in budgets}
+    for name in WANTED:
+        kind, _, workload = name.partition("/")
+        labels = target.object(kind, workload)["spec"]["template"]["metadata"]["labels"]
+        mine = [each for each in budgets if _selects(each, labels)]
+        if not mine:
+            raise Broken(f"No PodDisruptionBudget selects the pods of {name}.", seen)
+        if blocked := [each["metadata"]["name"] for each in mine if not seen[each["metadata"]["name"]]]:
+            raise Broken(f"{', '.join(blocked)} allows no disruption now: a node can't be drained.", seen)
+    return Found(f"{len(seen)} budgets, each with room for a pod to go.", seen)
+
+
+def _selects(budget: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    wanted = budget["spec"].get("selector", {}).get("matchLabels") or {}
+    return bool(wanted) and all(labels.get(name) == value for name, value in wanted.items())
+
+
+def pod_security(target: Target) -> Found:
+    """The namespace enforces the restricted standard.
+
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    label = "pod-security.kubernetes.io/enforce"
+    namespace = target.kubectl.get("namespace", "default", target.namespace)
+    if namespace is None:
+        raise Broken(f"There is no namespace {target.namespace}.")
+    labels = namespace["metadata"].get("labels") or {}
+    seen = {name: value for name, value in labels.items() if name.startswith("pod-security")}
+    if labels.get(label) != "restricted":
+        raise Broken(f"The namespace enforces {labels.get(label, 'nothing')}, not restricted.", seen)
+    return Found("The namespace enforces restricted.", seen)
+
+
+def network_policies(target: Target) -> Found:
+    """Everything is denied in both directions but what a policy allows, and each workload has policies of its own."""
+    policies = target.kubectl.list("networkpolicy", target.namespace)
+    seen = {each["metadata"]["name"]: each["spec"] for each in policies}
+    closed = [
+        name
+        for name, spec in seen.items()
+        if not spec.get("podSelector")
+        and set(spec.get("policyTypes", ())) == {"Ingress", "Egress"}
+        and not spec.get("ingress")
+        and not spec.get("egress")
+    ]
+    if not closed:
+        raise Broken(
+            "No policy denies everything that is not allowed, in and out, for every pod.", {"there": sorted(seen)}
+        )
+    for name in WANTED:
+        kind, _, workload = name.partition("/")
+        labels = target.object(kind, workload)["spec"]["template"]["metadata"]["labels"]
+        if not any(
+            spec.get("podSelector", {}).get("matchLabels")
+            and all(labels.get(key) == value for key, value in spec["podSelector"]["matchLabels"].items())
+            for spec in seen.values()
+        ):
+            raise Broken(f"No policy says what {name} may reach.", {"there": sorted(seen)})
+    return Found(f"{', '.join(closed)} denies all, {len(seen) - len(closed)} policies allow.", {"there": sorted(seen)})
+
+
+def complete_secrets(target: Target) -> Found:
+    """No value is missing or malformed. What is kept as evidence are the verdicts, never a value."""
+
+    wants = secrets.wanted(target.check_pepper)
+    values: dict[str, dict[str, str] | None] = {}
+    for name in dict.fromkeys(want.secret for want in wants):
+        secret = target.kubectl.get("secret", target.namespace, name)
+        data = None if secret is None else secret.get("data") or {}
+        values[name] = (
+            None
+            if data is None
+            else {key: base64.b64decode(each).decode(errors="replace") for key, each in data.items()}
+        )
+    verdicts = secrets.check(values, wants)
+    seen = {f"{each.secret}/{each.key}": each.verdict for each in verdicts}
+    if wrong := [f"{name} ({verdict})" for name, verdict in seen.items() if verdict in ("missing", "malformed")]:
+        raise Broken(f"Not complete: {', '.join(wrong)}.", seen)
+    return Found(f"{sum(verdict == 'ok' for verdict in seen.values())} values are there and well-formed.", seen)
+
+
+def images(target: Target) -> Found:
+    """Each container runs an image that is named by its digest, so that what was scanned is what runs."""
+    pods = target.kubectl.list("pods", target.namespace)
+    seen = sorted({container["image"] for pod in pods for container in _containers(pod)})
+    if not seen:
+        raise Broken(f"There are no pods in {target.namespace}.")
+    if loose := [image for image in seen if "@sha256:" not in image]:
+        raise Broken(f"Not by digest: {', '.join(loose)}.", {"images": seen})
+    return Found(f"{len(seen)} images, each by its digest.", {"images": seen})
+
+
+def _containers(pod: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
+
+
+def autoscaler(target: Target) -> Found:
+    """The autoscaler of the API reads its metric and may act on it."""
+    found = target.object("horizontalpodautoscaler", "kgents-api")
+    status, spec = found.get("status") or {}, found["spec"]
+    seen = {
+        "min": spec.get("minReplicas"),
+        "max": spec["maxReplicas"],
+        "replicas": status.get("currentReplicas"),
+        "metrics": status.get("currentMetrics"),
+        "conditions": {each["type"]: each["status"] for each in status.get("conditions") or ()},
+    }
+    for name in ("AbleToScale", "ScalingActive"):
+        if not condition(found, name):
+            why = condition(found, name, "False")
+            raise Broken(f"{name} is not true: {(why or {}).get('message', 'not said yet')}", seen)
+    if condition(found, "ScalingLimited") and status.get("currentReplicas") == spec["maxReplicas"]:
+        raise Broken(f"It is at its maximum of {spec['maxReplicas']} and would go on.", seen)
+    return Found(f"It reads its metrics, between {seen['min']} and {seen['max']} replicas.", seen)
+
+
+def backups(target: Target) -> Found:
+    """The event bus was copied within two hours; the CronJob does so each hour."""
+    found = target.object("cronjob", "kgents-nats-backup")
+    last = (found.get("status") or {}).get("lastSuccessfulTime")
+    seen = {"schedule": found["spec"]["schedule"], "last": last, "suspended": bool(found["spec"].get("suspend"))}
+    if seen["suspended"]:
+        raise Broken("kgents-nats-backup is suspended.", seen)
+    if last is None:
+        raise NotShown(
+            "kgents-nats-backup has not succeeded yet. See: kubectl get jobs --namespace=" + target.namespace
+        )
+    if target.clock.now() - from_rfc3339(last) > BACKUP_AGE:
+        raise Broken(f"The last copy that succeeded is of {last}.", seen)
+    return Found(f"The last copy is of {last}.", seen)
+
+
+def log_collector(target: Target) -> Found:
+    """The collector runs on every node on which pods of kgents run."""
+    found = [
+        each
+        for each in target.kubectl.everywhere("daemonset")
+        if each["metadata"].get("labels", {}).get(NAME) == "kgents-log-collector"
+    ]
+    if not found:
+        raise Broken("There is no DaemonSet of a log collector (app.kubernetes.io/name=kgents-log-collector).")
+    if not is_ready(found[0]):
+        raise Broken(f"{name_of(found[0])}: {progress(found[0])}.", found[0].get("status"))
+    pods = target.kubectl.list("pods", found[0]["metadata"]["namespace"], f"{NAME}=kgents-log-collector")
+    with_collector = {pod["spec"].get("nodeName") for pod in pods}
+    nodes = {pod["spec"].get("nodeName") for pod in target.kubectl.list("pods", target.namespace)} - {None}
+    seen = {"collector": sorted(filter(None, with_collector)), "kgents": sorted(filter(None, nodes))}
+    if lacking := nodes - with_collector:
+        raise Broken(f"No collector on {', '.join(sorted(filter(None, lacking)))}.", seen)
+    return Found(f"It runs on all {len(nodes)} nodes of kgents.", seen)
+
+
+def reconciled(target: Target) -> Found:
+    """Ledger and meter agree over the last month: `kgents usage reconcile` finds no difference."""
+    now = target.clock.now()
+    range_ = [f"--from={to_rfc3339(now - MONTH)[:10]}", f"--to={to_rfc3339(now + DAY)[:10]}"]
+    command = ["/opt/kgents/bin/kgents", "usage", "reconcile", *range_, "--output=json"]
+    for again in (True,) * RECONCILE_TRIES + (False,):
+        try:
+            differences = target.kubectl.execute(target.namespace, "deployment/kgents-api", command)
+        except Refused as error:
+            raise NotShown(f"`kgents usage reconcile` could not be run in a pod of the API: {error.detail}") from None
+        if not isinstance(differences, list):
+            raise NotShown("`kgents usage reconcile` did not answer as it does.")
+        if not differences:
+            return Found("No difference in the last 31 days.", {"differences": [], "range": range_})
+        if again and any(each.get("in_flight") for each in differences):
+            time.sleep(RECONCILE_PAUSE)  # what is on its way is not in the meter yet
+        else:
+            break
+    raise Broken(f"{len(differences)} windows differ.", {"differences": differences[:100], "range": range_})

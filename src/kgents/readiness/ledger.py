@@ -1,0 +1,149 @@
+"""The ledger of all runs: one JSON object a line, only ever added to, each with the hash of the line before.
+
+A line that was changed, taken out or put in breaks the chain, and `verify` says where. Lines cut off at the end can't
+be seen from the ledger alone: the checklist names the last line's hash, and git keeps both.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kgents.clock import from_rfc3339, to_rfc3339
+from kgents.errors import Unprocessable
+from kgents.readiness.model import Result, Verdict
+
+START = 64 * "0"
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a JSON value, in its one form: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """`ledger.jsonl` in a folder, and beside it a file for each thing seen, named by its hash."""
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The ledger's file."""
+        return self.folder / "ledger.jsonl"
+
+    def keep(self, seen: Mapping[str, Any]) -> str:
+        """Keep what a check saw, and answer its hash."""
+        hash_ = digest(seen)
+        path = self.folder / "seen" / f"{hash_}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps(seen, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+            unfinished.rename(path)
+        return hash_
+
+    def add(self, kind: str, time: int, **fields: Any) -> str:
+        """Add a line, and answer its hash. Several processes may add at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            last = self._last(file.read())
+            line = {"kind": kind, "at": to_rfc3339(time), **fields, "before": last}
+            line["hash"] = digest(line)
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return str(line["hash"])
+
+    def result(self, result: Result, now: int, target: str, run: str) -> str:
+        """Add what a criterion came to at a target, in a run; before any waiver."""
+        return self.add(
+            "result",
+            now,
+            run=run,
+            target=target,
+            criterion=result.criterion,
+            verdict=result.verdict.value,
+            detail=result.detail,
+            seen_at=to_rfc3339(result.time),
+            commit=result.commit,
+            evidence=result.evidence,
+            seconds=round(result.seconds, 1),
+        )
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines. Raises Unprocessable for one that is no JSON object."""
+        return list(self._lines())
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        for number, text in enumerate(self.path.read_text().splitlines(), 1):
+            try:
+                line = json.loads(text)
+                line["hash"], line["before"]
+            except (ValueError, KeyError, TypeError):
+                raise _broken(self.path, number, "is not one of the ledger's") from None
+            yield line
+
+    def _last(self, content: bytes) -> str:
+        if content and not content.endswith(b"\n"):
+            raise _broken(self.path, content.count(b"\n") + 1, "was not written to its end")
+        return str(json.loads(content.splitlines()[-1])["hash"]) if content else START
+
+    def latest(self, target: str) -> dict[str, Result]:
+        """The last result of each criterion at a target."""
+        return {
+            line["criterion"]: Result(
+                line["criterion"],
+                Verdict(line["verdict"]),
+                line["detail"],
+                from_rfc3339(line["seen_at"]),
+                line["commit"],
+                line["evidence"],
+                line["seconds"],
+                earlier=True,
+            )
+            for line in self._lines()
+            if line["kind"] == "result" and line["target"] == target
+        }
+
+    def verify(self) -> int:
+        """Check the chain and the hash of all that was kept; answers the number of lines. Raises Unprocessable that
+        says what is wrong with which line.
+        """
+        before, number = START, 0
+        for number, line in enumerate(self._lines(), 1):
+            if line["before"] != before:
+                raise _broken(self.path, number, "does not follow the line before it")
+            before = line.pop("hash")
+            if digest(line) != before:
+                raise _broken(self.path, number, "was changed")
+            if line.get("evidence"):
+                self._check_seen(line["evidence"], number)
+        return number
+
+    def _check_seen(self, hash_: str, number: int) -> None:
+        path = self.folder / "seen" / f"{hash_}.json"
+        try:
+            same = digest(json.loads(path.read_text())) == hash_
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            raise _broken(self.path, number, f"tells of evidence that is not there as it was: {path}")
+
+
+def _broken(path: Path, number: int, what: str) -> Unprocessable:
+    return Unprocessable(
+        f"{path}, line {number}: it {what}. Bring back the file that was committed last: git checkout -- {path}",
+        code="ledger",
+    )
