@@ -1,6 +1,6 @@
 # The verbs of the project. CI runs the same ones (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz bench image cluster-up cluster-test autoscaling cluster-down lint format hooks clean
+.PHONY: help run test faults fuzz bench image cluster-up cluster-test autoscaling restore-drill cluster-down lint format hooks clean
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
@@ -43,6 +43,11 @@ autoscaling: ## Run the autoscaler in a cluster under load (ten minutes, alone o
 	@scripts/uv sync --quiet --frozen --all-extras
 	@KGENTS_SCALING=$(CURDIR)/evidence/autoscaling.json scripts/uv run --frozen --no-sync python -m pytest -p tests.support.tiers tests/cluster/test_scaling.py
 	@scripts/uv run --frozen --no-sync python -m tests.cluster.page
+
+restore-drill: ## Lose the bus's messages and the ledger in a cluster, restore both, and write evidence/restore.json (five minutes)
+	@scripts/test-packages
+	@scripts/uv sync --quiet --frozen --all-extras
+	@KGENTS_RESTORE=$(CURDIR)/evidence/restore.json scripts/uv run --frozen --no-sync python -m pytest -p tests.support.tiers tests/cluster/test_backup.py
 
 cluster-down: ## Stop that cluster, and leave nothing behind
 	@scripts/uv run --frozen --no-sync python -m cluster down

@@ -60,14 +60,14 @@ class Cluster:
         """Apply objects."""
         self.kubectl("apply", "--filename=-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
-    def kgents(self, *arguments: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:
+    def kgents(self, *arguments: str, seconds: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a kgents command against the cluster."""
         return subprocess.run(
             [sys.executable, "-m", "kgents.cli.main", *arguments],
             capture_output=True,
             text=True,
             timeout=seconds,
-            env=self.environment,
+            env={**self.environment, **environment},
             cwd=ROOT,
         )
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from kgents.clock import SECOND
 from kgents.errors import KgentsError
-
-if TYPE_CHECKING:
-    from kgents.readiness.target import Target
 
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
@@ -59,9 +56,9 @@ class Found(NamedTuple):
     commit: str = ""
 
 
-Check = Callable[["Target"], Found]
-"""Looks at the target. Returns what it saw where the criterion holds, raises Broken where it does not and NotShown
-where that can't be told. Whatever else it raises counts as not shown.
+Check = Callable[[Any], Found]
+"""Looks at a Target (target.py). Returns what it saw where the criterion holds, raises Broken where it does not and
+NotShown where that can't be told. Whatever else it raises counts as not shown.
 """
 
 

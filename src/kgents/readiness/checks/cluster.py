@@ -17,7 +17,7 @@ from kgents.readiness.target import Target
 NAME = "app.kubernetes.io/name"
 WORKLOADS = ("deployment", "statefulset")
 WANTED = ("deployment/kgents-api", "deployment/kgents-worker", "statefulset/kgents-nats")
-APART = {"kgents-api": 2, "kgents-nats": 3}
+APART = {"deployment/kgents-api": 2, "statefulset/kgents-nats": 3}
 """On how many nodes the pods of a workload must be at least, so that no node takes all of it away."""
 MONTH = 31 * DAY
 RECONCILE_TRIES, RECONCILE_PAUSE = 5, 3.0
@@ -45,12 +45,19 @@ def spread(target: Target) -> Found:
     """No node holds so much of a workload that its loss is an outage."""
     seen: dict[str, Any] = {}
     for name, least in APART.items():
-        pods = target.kubectl.list("pods", target.namespace, f"{NAME}={name}")
-        nodes = {each["spec"].get("nodeName", "none") for each in pods if not each["metadata"].get("deletionTimestamp")}
+        nodes = {each["spec"].get("nodeName", "none") for each in pods_of(target, name)}
         seen[name] = sorted(nodes)
         if len(nodes) < least:
             raise Broken(f"The pods of {name} are on {len(nodes)} nodes, {least} are needed.", seen)
     return Found("; ".join(f"{name} on {len(nodes)} nodes" for name, nodes in seen.items()), seen)
+
+
+def pods_of(target: Target, workload: str) -> list[dict[str, Any]]:
+    """The pods of a workload, such as `deployment/kgents-api`, without those that are on their way out."""
+    labels = target.object(*workload.split("/"))["spec"]["selector"]["matchLabels"]
+    selector = ",".join(f"{name}={value}" for name, value in labels.items())
+    pods = target.kubectl.list("pods", target.namespace, selector)
+    return [each for each in pods if not each["metadata"].get("deletionTimestamp")]
 
 
 def disruption_budgets(target: Target) -> Found:

@@ -21,7 +21,7 @@ def killed_pod(target: Target) -> Found:
     """A pod of the API is deleted under load; no request fails, and another pod takes its place."""
 
     def kill() -> None:
-        pods = target.kubectl.list("pods", target.namespace, f"{cluster.NAME}=kgents-api")
+        pods = cluster.pods_of(target, "deployment/kgents-api")
         if len(pods) < 2:
             raise Broken(f"The API has {len(pods)} pod, so that killing one is an outage.")
         target.kubectl.delete("pod", target.namespace, pods[0]["metadata"]["name"])

@@ -22,7 +22,7 @@ def read(target: Target, name: str, command: str) -> tuple[dict[str, Any], int, 
         return document, _time(document), str(document["commit"])
     except OSError:
         raise NotShown(f"There is no evidence/{name} yet. Write it with: {command}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise NotShown(f"evidence/{name} can't be read. Write it anew with: {command}") from None
 
 

@@ -1,0 +1,183 @@
+"""What the checks make of a cluster's objects. tests/cluster asks a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kgents.clock import SECOND, ManualClock, to_rfc3339
+from kgents.deploy.kubectl import Refused
+from kgents.readiness.checks import cluster, disruptive
+from kgents.readiness.model import Broken, Found, NotShown
+from kgents.readiness.target import Target
+
+CLOCK = ManualClock()
+SPACE = "kgents-agents"
+Objects = dict[str, list[dict[str, Any]]]
+
+
+class Held:
+    """A cluster that holds these objects, by kind."""
+
+    def __init__(self, objects: Objects, answers: list[Any] | None = None) -> None:
+        self.objects = objects
+        self.answers = answers
+
+    def list(self, kind: str, _namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        wanted = dict(part.split("=") for part in selector.split(",")) if selector else {}
+        return [each for each in self.objects.get(kind, ()) if wanted.items() <= each["metadata"]["labels"].items()]
+
+    def everywhere(self, kind: str) -> list[dict[str, Any]]:
+        return self.list(kind, "")
+
+    def get(self, kind: str, _namespace: str, name: str) -> dict[str, Any] | None:
+        return next((each for each in self.objects.get(kind, ()) if each["metadata"]["name"] == name), None)
+
+    def execute(self, *_: Any) -> Any:
+        if not self.answers:
+            raise Refused("no pod")
+        return self.answers.pop(0)
+
+
+def target(objects: Objects, answers: list[Any] | None = None) -> Target:
+    made = Target(CLOCK, Path(), bytes)
+    made.__dict__["kubectl"] = Held(objects, answers)
+    return made
+
+
+def workload(kind: str, name: str, ready: int = 2, wanted: int = 2) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/name": name}
+    counts = {"replicas": ready, "updatedReplicas": ready, "availableReplicas": ready, "readyReplicas": ready}
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "generation": 1, "labels": labels},
+        "spec": {
+            "replicas": wanted,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}},
+        },
+        "status": {"observedGeneration": 1, **counts},
+    }
+
+
+def pod(app: str, node: str, image: str = "kgents@sha256:0", **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"{app}-{node}", "labels": {"app.kubernetes.io/name": app}, **metadata},
+        "spec": {"nodeName": node, "containers": [{"image": image}]},
+    }
+
+
+def installation(**changed: Any) -> Objects:
+    objects: Objects = {
+        "deployment": [workload("Deployment", "kgents-api"), workload("Deployment", "kgents-worker")],
+        "statefulset": [workload("StatefulSet", "kgents-nats", 3, 3)],
+        "pods": [
+            *(pod("kgents-api", node) for node in ("one", "two")),
+            *(pod("kgents-nats", node) for node in ("one", "two", "three")),
+            *(pod("kgents-log-collector", node) for node in ("one", "two", "three")),
+        ],
+        "daemonset": [
+            {
+                "kind": "DaemonSet",
+                "metadata": {
+                    "name": "kgents-log-collector",
+                    "namespace": "kgents-logs",
+                    "labels": {"app.kubernetes.io/name": "kgents-log-collector"},
+                },
+                "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberReady": 3},
+            }
+        ],
+        "cronjob": [copied(CLOCK.now() - 600 * SECOND)],
+    }
+    return {**objects, **changed}
+
+
+def copied(last: int | None, *, suspended: bool = False) -> dict[str, Any]:
+    status: Mapping[str, Any] = {} if last is None else {"lastSuccessfulTime": to_rfc3339(last)}
+    spec = {"schedule": "17 * * * *", "suspend": suspended}
+    return {"metadata": {"name": "kgents-nats-backup", "labels": {}}, "spec": spec, "status": status}
+
+
+CHECKS: list[Callable[[Target], Found]] = [
+    cluster.workloads,
+    cluster.spread,
+    cluster.images,
+    cluster.log_collector,
+    cluster.backups,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_an_installation_as_it_should_be_is_a_pass(check: Callable[[Target], Found]) -> None:
+    assert check(target(installation())).detail
+
+
+PODS = installation()["pods"]
+
+
+@pytest.mark.parametrize(
+    ("check", "changed"),
+    [
+        (cluster.workloads, {"deployment": [workload("Deployment", "kgents-api")]}),
+        (
+            cluster.workloads,
+            {"deployment": [workload("Deployment", "kgents-api", 1), workload("Deployment", "kgents-worker")]},
+        ),
+        (
+            cluster.workloads,
+            {"deployment": [workload("Deployment", "kgents-api"), workload("Deployment", "kgents-worker", 0, 0)]},
+        ),
+        (cluster.spread, {"pods": [*[pod("kgents-api", "one")] * 2, *PODS[2:]]}),
+        (
+            cluster.spread,
+            {"pods": [pod("kgents-api", "one"), pod("kgents-api", "two", deletionTimestamp="now"), *PODS[2:]]},
+        ),
+        (cluster.spread, {"pods": [*PODS[:2], *[pod("kgents-nats", "one")] * 3]}),
+        (cluster.images, {"pods": [pod("kgents-api", "one", "kgents:latest")]}),
+        (cluster.images, {"pods": []}),
+        (cluster.log_collector, {"daemonset": []}),
+        (cluster.log_collector, {"pods": PODS[:-1]}),
+        (cluster.backups, {"cronjob": []}),
+        (cluster.backups, {"cronjob": [copied(CLOCK.now() - 3 * 3600 * SECOND)]}),
+        (cluster.backups, {"cronjob": [copied(CLOCK.now(), suspended=True)]}),
+        (disruptive.killed_pod, {"pods": PODS[:1]}),
+    ],
+)
+def test_what_is_not_is_a_fail(
+    check: Callable[[Target], Found], changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disruptive, "_under_load", lambda _target, do, _what: do())
+    with pytest.raises(Broken):
+        check(target(installation(**changed)))
+
+
+def test_a_copy_that_was_never_made_shows_nothing() -> None:
+    with pytest.raises(NotShown):
+        cluster.backups(target(installation(cronjob=[copied(None)])))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "RECONCILE_PAUSE", 0.0)
+
+
+WAY, LOST = {"meter": "runs", "in_flight": 3}, {"meter": "runs", "in_flight": 0}
+
+
+def test_what_is_on_its_way_is_waited_for() -> None:
+    assert cluster.reconciled(target({}, [[WAY], [WAY], []]))
+
+
+@pytest.mark.parametrize("answers", [[[LOST]], [[WAY], [LOST]], [[WAY]] * 9])
+def test_a_difference_that_stays_is_a_fail(answers: list[Any]) -> None:
+    with pytest.raises(Broken, match="1 windows differ"):
+        cluster.reconciled(target({}, answers))
+
+
+@pytest.mark.parametrize("answers", [[], [{"summary": "?"}]])
+def test_a_comparison_that_was_not_made_shows_nothing(answers: list[Any]) -> None:
+    with pytest.raises(NotShown):
+        cluster.reconciled(target({}, answers))

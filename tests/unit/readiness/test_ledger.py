@@ -1,0 +1,89 @@
+"""The ledger: whatever is changed in it later is seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kgents.errors import Unprocessable
+from kgents.readiness.ledger import START, Ledger
+from kgents.readiness.model import Result, Verdict
+
+NOW = 1_700_000_000_000_000
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(tmp_path)
+    for number in range(4):
+        evidence = made.keep({"number": number})
+        result = Result(f"A{number}", Verdict.PASS, "good", NOW + number, "c0ffee", evidence)
+        made.result(result, NOW + number, "here", "run")
+    return made
+
+
+def test_an_untouched_ledger_is_as_it_was(ledger: Ledger) -> None:
+    assert ledger.verify() == 4
+
+
+def test_an_empty_one_too(tmp_path: Path) -> None:
+    assert Ledger(tmp_path).verify() == 0
+    assert Ledger(tmp_path).latest("here") == {}
+
+
+def test_each_line_has_the_hash_of_the_line_before(ledger: Ledger) -> None:
+    lines = ledger.lines()
+    assert [line["before"] for line in lines] == [START, *(line["hash"] for line in lines[:-1])]
+
+
+def changed(lines: list[str]) -> list[str]:
+    document = json.loads(lines[1])
+    document["verdict"] = "pass" if document["verdict"] != "pass" else "fail"
+    return [lines[0], json.dumps(document), *lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (changed, 2),
+        (lambda lines: [lines[0], *lines[2:]], 2),
+        (lambda lines: [lines[0], lines[2], lines[1], lines[3]], 2),
+        (lambda lines: [*lines, lines[3]], 5),
+        (lambda lines: [*lines[:2], "not JSON", lines[3]], 3),
+    ],
+)
+def test_what_was_changed_is_found(ledger: Ledger, change: Callable[[list[str]], list[str]], line: int) -> None:
+    ledger.path.write_text("\n".join(change(ledger.path.read_text().splitlines())) + "\n")
+    with pytest.raises(Unprocessable, match=f"line {line}"):
+        ledger.verify()
+
+
+@pytest.mark.parametrize("content", ['{"number":7}', "", None])
+def test_evidence_that_was_changed_or_removed_is_found(ledger: Ledger, content: str | None) -> None:
+    path = ledger.folder / "seen" / f"{ledger.lines()[2]['evidence']}.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(Unprocessable, match="line 3"):
+        ledger.verify()
+
+
+def test_nothing_is_added_to_a_ledger_that_breaks_off(ledger: Ledger) -> None:
+    with ledger.path.open("a") as file:
+        file.write('{"kind": "result"')
+    with pytest.raises(Unprocessable, match="line 5"):
+        ledger.add("spent", NOW, track="A", attention=1, exploration=0)
+
+
+def test_the_last_result_of_each_criterion_counts(ledger: Ledger) -> None:
+    ledger.result(Result("A1", Verdict.FAIL, "bad", NOW + 9, "c0ffee"), NOW + 9, "here", "run")
+    ledger.result(Result("A2", Verdict.FAIL, "bad", NOW + 9, "c0ffee"), NOW + 9, "elsewhere", "run")
+    latest = ledger.latest("here")
+    assert {name: each.verdict for name, each in latest.items()} == {
+        "A0": Verdict.PASS,
+        "A1": Verdict.FAIL,
+        "A2": Verdict.PASS,
+        "A3": Verdict.PASS,
+    }
+    assert latest["A1"].time == NOW + 9
