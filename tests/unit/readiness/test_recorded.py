@@ -17,7 +17,8 @@ from kgents.readiness.target import Target
 Check = Callable[[Target], Found]
 WHEN = {"commit": "c0ffee", "date": "2026-11-26 21:06 UTC"}
 SCALED = {**WHEN, "seen": [[0, 2, 9], [60, 8, 50], [300, 2, 9]], "requests": 5193, "failed": 0}
-SCAN = {**WHEN, "scanners": [{"scanner": "checkov", "verdict": "pass"}, {"scanner": "osv", "verdict": "pass"}]}
+SCANNERS = [{"scanner": "checkov", "verdict": "pass"}, {"scanner": "osv", "verdict": "pass"}]
+SCAN = {"commit": "c0ffee", "started": "2026-11-26T21:06:00.000000Z", "scanners": SCANNERS}
 LOAD = {**WHEN, "valid": True, "errors": 0, "achieved": 478, "offered": 478, "p95_ms": 9}
 RESTORE = {**WHEN, "messages_before": 900, "messages_after": 900, "differences": 0}
 GOOD: dict[str, tuple[Check, dict[str, Any]]] = {

@@ -27,7 +27,7 @@ def read(target: Target, name: str, command: str) -> tuple[dict[str, Any], int, 
 
 
 def _time(document: Mapping[str, Any]) -> int:
-    text = str(document.get("time") or document["date"])
+    text = str(document.get("started") or document["date"])
     if text.endswith(" UTC"):
         return from_datetime(datetime.strptime(text, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC))
     return from_rfc3339(text)
