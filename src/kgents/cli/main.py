@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 import kgents
-from kgents.cli import agents, autoscale, contexts, deploy, keys, ready, runs, secrets, serve, tenants, usage
+from kgents.cli import agents, autoscale, contexts, deploy, keys, ready, runs, scan, secrets, serve, tenants, usage
 from kgents.cli.options import ContextName, Output, group
 from kgents.cli.output import Format, note
 from kgents.errors import KgentsError
@@ -150,6 +150,7 @@ app.add_typer(deploy.deploy, name="deploy")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(autoscale.autoscale, name="autoscale")
 app.add_typer(ready.ready, name="ready")
+app.add_typer(scan.scan, name="scan")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,136 @@
+"""`kgents scan`: what scanners say of the dependencies, the image and the configuration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kgents.cli.options import Output, group
+from kgents.cli.output import Format, note, show
+from kgents.errors import Unprocessable
+
+scan = group("Scan the dependencies, the image and the configuration.")
+
+Tree = Annotated[Path, typer.Option(exists=True, file_okay=False, help="The source tree.")]
+
+
+@scan.callback(invoke_without_command=True)
+def run(
+    call: typer.Context,
+    tree: Tree = Path(),
+    image: Annotated[
+        Path | None, typer.Option(exists=True, help="The image too: an OCI layout's folder, or a docker archive.")
+    ] = None,
+    osv_db: Annotated[str, typer.Option("--osv-db", help="OSV's advisories: a URL or a file; theirs by default.")] = "",
+    environment: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A venv to look at for osv and licences, not the lock file."),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this scanner; may be given again.")] = None,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="A scanner that could not look is no failure; the report says so.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="Write the report into this file, as JSON.")] = None,
+    sbom: Annotated[Path | None, typer.Option(help="Write the bills of materials into this folder.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run every scanner. Exit status 0 only where all of them pass.
+
+    What is HIGH or CRITICAL needs an exception in security/exceptions.toml.
+    """
+    if call.invoked_subcommand:
+        return
+    import json
+    import shutil
+    import tempfile
+
+    from kgents.clock import SystemClock
+    from kgents.scan import exceptions, service
+    from kgents.scan.subject import Subject
+    from kgents.scan.toolbox import Toolbox
+
+    unknown = sorted(set(only or ()) - set(service.SCANNERS))
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(service.SCANNERS)}", param_hint="--only")
+    accepted = exceptions.load(tree)
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory(prefix="kgents-scan-") as work:
+        subject = Subject(
+            tree.resolve(), Path(work), Toolbox.usual(), clock.now(), image=image, osv=osv_db, environment=environment
+        )
+        found = service.scan(subject, accepted, clock=clock, only=only or (), allow_unknown=allow_unknown, say=note)
+        document = {**_of_what(subject.tree), **found.document()}
+        if sbom is not None and (subject.work / "sbom").exists():
+            shutil.copytree(subject.work / "sbom", sbom, dirs_exist_ok=True)
+            note(f"wrote {sbom}")
+    if report is not None:
+        report.write_text(json.dumps(document, indent=2) + "\n")
+        note(f"wrote {report}")
+    if output is Format.TABLE:
+        _print(document)
+    else:
+        show(document, output)
+    if document["verdict"] != "pass":
+        raise typer.Exit(1)
+
+
+@scan.command("vex")
+def vex(
+    tree: Tree = Path(),
+    file: Annotated[Path | None, typer.Option(help="Write it into this file; printed by default.")] = None,
+) -> None:
+    """Export the exceptions that hold today as OpenVEX."""
+    import json
+
+    import kgents
+    from kgents.clock import SystemClock, to_datetime
+    from kgents.scan import exceptions
+    from kgents.scan.vex import document
+
+    now = SystemClock().now()
+    accepted = [each for each in exceptions.load(tree) if not each.expired(to_datetime(now).date())]
+    if not accepted:
+        raise Unprocessable("There are no exceptions to export, and OpenVEX has no empty document.", code="vex")
+    text = json.dumps(document(accepted, product=f"pkg:pypi/kgents@{kgents.__version__}", now=now), indent=2) + "\n"
+    if file is None:
+        sys.stdout.write(text)
+    else:
+        file.write_text(text)
+        note(f"wrote {file}")
+
+
+def _print(document: dict[str, Any]) -> None:
+    show(document["scanners"], Format.TABLE, ["scanner", "verdict", "open", "excepted", "lower", "looked_at", "why"])
+    bad = [
+        each for each in document["findings"] if each["exception"] is None and each["severity"] in ("critical", "high")
+    ]
+    if bad:
+        sys.stdout.write("\n")
+        show(bad, Format.TABLE, ["severity", "scanner", "rule", "where", "title"])
+    for name, why in document["left_out"].items():
+        note(f"left out: {name} ({why})")
+    for each in document["expired_exceptions"]:
+        note(f"EXPIRED exception: {_exception(each)}")
+    for each in document["unused_exceptions"]:
+        note(f"an exception that covers nothing: {_exception(each)}")
+    if document["allow_unknown"]:
+        note("what is unknown was allowed (--allow-unknown)")
+    note(f"verdict: {document['verdict']}")
+
+
+def _exception(each: dict[str, str]) -> str:
+    return f"{each['scanner']} {each['rule']} in {each['where']}, until {each['until']} ({each['owner']})"
+
+
+def _of_what(tree: Path) -> dict[str, Any]:
+    """Which kgents scanned which commit."""
+    import kgents
+    from kgents.scan.toolbox import run
+
+    head = run(["git", "rev-parse", "HEAD"], cwd=tree)
+    changed = run(["git", "status", "--porcelain"], cwd=tree)
+    commit = head.stdout.strip() if head.status == 0 else ""
+    return {"kgents": kgents.__version__, "commit": commit, "changed": bool(changed.stdout.strip()) if commit else None}
