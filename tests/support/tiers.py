@@ -27,6 +27,7 @@ import pytest
     FUZZING,
     CONFORMANCE,
     MANIFESTS,
+    SCANNERS,
     CLUSTER,
 ) = TIERS = (
     "unit",
@@ -42,6 +43,7 @@ import pytest
     "fuzzing",
     "conformance",
     "manifests",
+    "scanners",
     "in a cluster",
 )
 _TIER = "tier"
@@ -57,6 +59,7 @@ FOLDERS = {
     "fuzz": FUZZING,
     "conformance": CONFORMANCE,
     "deploy": MANIFESTS,
+    "scan": SCANNERS,
     "cluster": CLUSTER,
 }
 

@@ -110,8 +110,9 @@ def _print(document: dict[str, Any]) -> None:
     if bad:
         sys.stdout.write("\n")
         show(bad, Format.TABLE, ["severity", "scanner", "rule", "where", "title"])
-    for name, why in document["left_out"].items():
-        note(f"left out: {name} ({why})")
+    for why in dict.fromkeys(document["left_out"].values()):
+        names = [name for name, reason in document["left_out"].items() if reason == why]
+        note(f"left out: {', '.join(names)} ({why})")
     for each in document["expired_exceptions"]:
         note(f"EXPIRED exception: {_exception(each)}")
     for each in document["unused_exceptions"]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
 from kgents.scan import trivy
-from kgents.scan.lock import installed
+from kgents.scan.lock import Package, installed
 from kgents.scan.model import Finding, Scanned, Severity
 from kgents.scan.subject import Subject
 from kgents.scan.toolbox import Broken, run
@@ -37,6 +38,15 @@ def scan(subject: Subject) -> Scanned:
         findings += [_missing("image", f"any package of {kind}") for kind, count in kinds.items() if not count]
         looked_at += f"; image: {kinds['pypi']} of Python, {kinds['deb']} of Debian"
     return Scanned(looked_at, tool, findings=findings)
+
+
+def python_packages(document: Mapping[str, Any]) -> list[Package]:
+    """The packages of Python that a bill of an image names."""
+    return [
+        Package(canonicalize_name(each["name"]), each["version"], "image")
+        for each in document.get("components", ())
+        if str(each.get("purl", "")).startswith("pkg:pypi/")
+    ]
 
 
 def _package(subject: Subject) -> tuple[str, dict[str, Any]]:

@@ -24,7 +24,7 @@ def scan(subject: Subject) -> Scanned:
     done = run(
         [
             *(python, str(Path(python).with_name("checkov")), "--directory", str(folder), "--framework", "kubernetes"),
-            *("--skip-download", "--quiet", "--compact", "--output", "json"),
+            *("--skip-download", "--compact", "--output", "json"),
         ],
         cwd=home,
         HOME=str(home),  # its configuration can lie in the home folder

@@ -87,16 +87,13 @@ def load(tree: Path) -> list[Acceptance]:
     return [_acceptance(path, number, entry) for number, entry in enumerate(entries, 1)]
 
 
-def sort(findings: Iterable[Finding], accepted: Sequence[Acceptance], today: date, ran: Collection[str]) -> Sorted:
-    """Give each finding its exception. Only one whose scanners all ran (`ran`) can be said to cover nothing."""
+def sort(findings: Iterable[Finding], accepted: Sequence[Acceptance], today: date, blind: Collection[str]) -> Sorted:
+    """Give each finding its exception. One covers nothing only if none of its scanners is `blind`: away, or broken."""
     listed = list(findings)
     valid = [each for each in accepted if not each.expired(today)]
     pairs = [(finding, next((each for each in valid if each.covers(finding)), None)) for finding in listed]
-    unused = [
-        each
-        for each in valid
-        if any(fnmatchcase(name, each.scanner) for name in ran) and not any(each.covers(finding) for finding in listed)
-    ]
+    decided = [each for each in valid if not any(fnmatchcase(name, each.scanner) for name in blind)]
+    unused = [each for each in decided if not any(each.covers(finding) for finding in listed)]
     return Sorted(pairs, [each for each in accepted if each.expired(today)], unused)
 
 

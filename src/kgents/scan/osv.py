@@ -84,7 +84,7 @@ def scan(packages: Sequence[Package], database: Database, now: int) -> Scanned:
     day = to_rfc3339(database.changed)
     unknown = ""
     if now - database.changed > FRESH:
-        unknown = f"its latest change is of {day[:10]}, more than a week ago"
+        unknown = f"the latest change in its database is of {day[:10]}, more than a week ago"
     elif unreadable:
         unknown = f"not decided: {', '.join(unreadable)}"
     return Scanned(f"{len(packages)} packages", "", day, _merged(findings), unknown)

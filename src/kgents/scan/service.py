@@ -21,6 +21,8 @@ Scan = Callable[[Subject], Scanned]
 
 def _osv(subject: Subject) -> Scanned:
     packages = packages_of(subject.environment) if subject.environment else locked(subject.tree)
+    if subject.image is not None:
+        packages += bill.python_packages(trivy.image_bill(subject)[1])
     return osv.scan(packages, osv.Database.fetch(subject.osv or osv.SOURCE), subject.now)
 
 
@@ -76,7 +78,7 @@ class Report:
         return Verdict.PASS
 
     def document(self) -> dict[str, Any]:
-        """The report as JSON has it; `evidence` of when and of what is added by who knows."""
+        """The report as JSON has it."""
         order = list(Severity)
         pairs = sorted(
             self.sorted.findings,
@@ -160,7 +162,8 @@ def scan(
         entries = list(pool.map(one, wanted))
     found = [finding for entry in entries for finding in entry.scanned.findings]
     today = to_datetime(started).date()
-    return Report(entries, sort(found, accepted, today, wanted), left_out, allow_unknown, started)
+    blind = [*left_out, *(entry.scanner for entry in entries if entry.scanned.unknown)]
+    return Report(entries, sort(found, accepted, today, blind), left_out, allow_unknown, started)
 
 
 def _told(accepted: Acceptance) -> dict[str, str]:

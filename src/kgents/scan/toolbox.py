@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from kgents.errors import Unavailable
 
 MINUTES = 15
+_SOURCE = re.compile(r"^(\* |ERROR:[\w.]+:|\S+\s+FATAL\s+(Fatal error\s+)?)")  # what loggers put before a message
 PYTHON = "3.11"  # what the requirements in tools/ are resolved for, and newer
 
 
@@ -34,7 +36,7 @@ class Done:
     def last_words(self) -> str:
         """The last line that it complained with."""
         lines = [line.strip() for line in (self.stderr.strip() or self.stdout.strip()).splitlines() if line.strip()]
-        return lines[-1][:400] if lines else f"it ended with status {self.status} and said nothing"
+        return _SOURCE.sub("", lines[-1])[:400] if lines else f"it ended with status {self.status} and said nothing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,11 +124,11 @@ def image_secrets(subject: Subject) -> Scanned:
     trivy = Trivy.of(subject)
     results = trivy.report(
         subject,
-        *("image", "--input", _image(subject), "--scanners", "secret", "--image-config-scanners", "secret"),
+        *("image", _input(subject), "--scanners", "secret", "--image-config-scanners", "secret"),
         *("--cache-backend", "memory", "--secret-config", _rules(subject)),
     )
     findings = list(_secrets("image-secrets", results))
-    return Scanned(Path(_image(subject)).name, f"trivy {trivy.version}", findings=findings)
+    return Scanned(_image(subject).name, f"trivy {trivy.version}", findings=findings)
 
 
 def vulnerabilities(subject: Subject) -> Scanned:
@@ -136,9 +136,7 @@ def vulnerabilities(subject: Subject) -> Scanned:
     trivy = Trivy.of(subject)
     results = trivy.report(subject, "fs", str(subject.copy()), "--scanners", "vuln")
     if subject.image is not None:
-        results += trivy.report(
-            subject, "image", "--input", _image(subject), "--scanners", "vuln", "--cache-backend", "memory"
-        )
+        results += trivy.report(subject, "image", _input(subject), "--scanners", "vuln", "--cache-backend", "memory")
     day = trivy.day_of_database(subject)
     findings = [
         Finding(
@@ -161,7 +159,7 @@ def image_bill(subject: Subject) -> tuple[str, dict[str, Any]]:
     trivy = Trivy.of(subject)
     done = trivy.run(
         subject,
-        *("image", "--input", _image(subject), "--format", "cyclonedx", "--list-all-pkgs", "--scanners", "license"),
+        *("image", _input(subject), "--format", "cyclonedx", "--list-all-pkgs", "--scanners", "license"),
         *("--cache-backend", "memory"),
     )
     try:
@@ -185,12 +183,16 @@ def _secrets(scanner: str, results: list[dict[str, Any]]) -> Iterator[Finding]:
             )
 
 
-def _image(subject: Subject) -> str:
+def _input(subject: Subject) -> str:
+    return f"--input={_image(subject).resolve()}"
+
+
+def _image(subject: Subject) -> Path:
     if subject.image is None:
-        raise Broken("no image was given", code="no-image")
+        raise Broken("no image was given: --image", code="no-image")
     if not subject.image.exists():
         raise Broken(f"there is no image {subject.image}", code="no-image")
-    return str(subject.image.resolve())
+    return subject.image
 
 
 def _rules(subject: Subject) -> str:
