@@ -70,6 +70,21 @@ def test_a_shell_block_of_autoscaling(tmp_path: Path, block: str) -> None:
     assert "most_replicas" in done.stdout
 
 
+@pytest.mark.parametrize("block", blocks("docs/saas/security.md", "sh"))
+def test_a_shell_block_of_security(block: str) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        env={**os.environ, "PATH": path},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "verdict: pass" in done.stderr
+
+
 def test_the_links_of_the_documents_lead_somewhere() -> None:
     link = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

@@ -104,8 +104,9 @@ def test_a_privileged_pod_also_where_it_says_that_it_is_fine(report: Report, sca
 
 def test_a_bad_line_of_a_dockerfile_also_where_a_remark_excuses_it(report: Report) -> None:
     [finding] = [each for each in found(report, "hadolint") if each.rule == "DL3004"]
-    assert finding.where == "deploy/image/Dockerfile:3"
+    assert finding.where == "deploy/image/Dockerfile:4"
     assert finding.severity is Severity.HIGH
+    assert "AVD-DS-0010" in {each.rule for each in found(report, "trivy-config")}
 
 
 def test_keys_in_the_tree_tests_included(report: Report) -> None:
