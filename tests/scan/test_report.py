@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kgents.clock import ManualClock, from_rfc3339
 from kgents.scan.exceptions import FILE, load
@@ -117,6 +121,26 @@ def test_unknown_may_be_allowed_and_the_report_says_so(tree: Path, clock: Manual
     assert [row["verdict"] for row in document["scanners"]] == ["unknown"]
 
 
+@pytest.mark.parametrize(("path", "verdict"), [("/osv.zip", Verdict.FAIL), ("/none.zip", Verdict.UNKNOWN)])
+def test_the_database_may_come_from_an_address(tree: Path, clock: ManualClock, path: str, verdict: Verdict) -> None:
+    (served := tree.parent / "served").mkdir()
+    planted.write_database(served / "osv.zip")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=served)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            report = scanned(tree, clock, "osv", osv=f"http://127.0.0.1:{server.server_port}{path}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert report.verdict is verdict
+
+
 def test_allowing_unknown_allows_no_finding(tree: Path, clock: ManualClock) -> None:
     database = planted.write_database(tree.parent / "osv.zip")
     report = scanned(tree, clock, "osv", allow_unknown=True, osv=str(database))
@@ -177,8 +201,10 @@ def test_the_command_fails_with_findings_and_writes_them_down(tree: Path, tmp_pa
 
 def test_the_command_passes_with_an_exception_that_holds(tree: Path, tmp_path: Path) -> None:
     with_exception(tree, EXCEPTION.replace("2026-11-26", "9999-12-31"))
-    document = Cli(tmp_path).json("scan", "--tree", tree, "--only", "hadolint")
-    assert document["verdict"] == "pass"
+    done = Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint", "-o", "yaml")
+
+    assert done.status == 0
+    assert yaml.safe_load(done.stdout)["verdict"] == "pass"
 
 
 def test_the_command_exports_the_exceptions_that_hold(tree: Path, tmp_path: Path) -> None:

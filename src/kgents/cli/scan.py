@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kgents.cli.options import Output, group
-from kgents.cli.output import Format, note, show
+from kgents.cli.output import Format, note, progress, show
 from kgents.errors import Unprocessable
 
 scan = group("Scan the dependencies, the image and the configuration.")
@@ -61,12 +61,14 @@ def run(
         subject = Subject(
             tree.resolve(), Path(work), Toolbox.usual(), clock.now(), image=image, osv=osv_db, environment=environment
         )
-        found = service.scan(subject, accepted, clock=clock, only=only or (), allow_unknown=allow_unknown, say=note)
+        with progress("scanning"):
+            found = service.scan(subject, accepted, clock=clock, only=only or (), allow_unknown=allow_unknown, say=note)
         document = {**_of_what(subject.tree), **found.document()}
         if sbom is not None and (subject.work / "sbom").exists():
             shutil.copytree(subject.work / "sbom", sbom, dirs_exist_ok=True)
             note(f"wrote {sbom}")
     if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(document, indent=2) + "\n")
         note(f"wrote {report}")
     if output is Format.TABLE:
@@ -98,6 +100,7 @@ def vex(
     if file is None:
         sys.stdout.write(text)
     else:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         note(f"wrote {file}")
 
@@ -129,9 +132,12 @@ def _exception(each: dict[str, str]) -> str:
 def _of_what(tree: Path) -> dict[str, Any]:
     """Which kgents scanned which commit."""
     import kgents
-    from kgents.scan.toolbox import run
+    from kgents.scan.toolbox import git
 
-    head = run(["git", "rev-parse", "HEAD"], cwd=tree)
-    changed = run(["git", "status", "--porcelain"], cwd=tree)
-    commit = head.stdout.strip() if head.status == 0 else ""
-    return {"kgents": kgents.__version__, "commit": commit, "changed": bool(changed.stdout.strip()) if commit else None}
+    head = git(tree, "rev-parse", "HEAD")
+    changed = git(tree, "status", "--porcelain")
+    return {
+        "kgents": kgents.__version__,
+        "commit": head.strip() if head else None,
+        "changed": None if changed is None else bool(changed),
+    }

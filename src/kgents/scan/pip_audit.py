@@ -37,6 +37,8 @@ def scan(subject: Subject) -> Scanned:
         packages = document["dependencies"]
     except (json.JSONDecodeError, KeyError, TypeError):
         raise Broken(f"pip-audit failed: {done.last_words}", code="scanner") from None
+    if not packages:
+        raise Broken("pip-audit was asked about no package", code="scanner")
     passed_over = [each["name"] for each in packages if "skip_reason" in each]
     findings = [
         Finding(

@@ -85,14 +85,14 @@ class Report:
             key=lambda pair: (order.index(pair[0].severity), pair[0].scanner, pair[0].rule, pair[0].where),
         )
         return {
-            "verdict": self.verdict,
+            "verdict": self.verdict.value,
             "allow_unknown": self.allow_unknown,
             "started": to_rfc3339(self.started),
             "scanners": [self._row(entry) for entry in self.entries],
             "left_out": dict(self.left_out),
             "findings": [
                 {
-                    "severity": finding.severity,
+                    "severity": finding.severity.value,
                     "scanner": finding.scanner,
                     "rule": finding.rule,
                     "where": finding.where,
@@ -110,7 +110,7 @@ class Report:
         mine = [(finding, accepted) for finding, accepted in self.sorted.findings if finding.scanner == entry.scanner]
         return {
             "scanner": entry.scanner,
-            "verdict": self.verdict_of(entry),
+            "verdict": self.verdict_of(entry).value,
             "open": sum(accepted is None and finding.severity.blocks for finding, accepted in mine),
             "excepted": sum(accepted is not None for _, accepted in mine),
             "lower": sum(accepted is None and not finding.severity.blocks for finding, accepted in mine),

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kgents.scan.toolbox import Broken, Toolbox, run
+from kgents.scan.toolbox import Broken, Toolbox, git
 
 _BESIDE = (".git", ".venv", "node_modules", "__pycache__")
 
@@ -30,9 +30,9 @@ class Subject:
 
     def files(self) -> list[Path]:
         """The tree's files, relative to it: those that git keeps or would keep; without git, all of them."""
-        listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."], cwd=self.tree)
-        if listed.status == 0:
-            names = [Path(name) for name in listed.stdout.split("\0") if name]
+        listed = git(self.tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
+        if listed is not None:
+            names = [Path(name) for name in listed.split("\0") if name]
         else:
             names = [
                 path.relative_to(self.tree)

@@ -102,6 +102,15 @@ def run(command: Sequence[str], *, cwd: Path | None = None, **variables: str) ->
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def git(tree: Path, *arguments: str) -> str | None:
+    """What git says of a tree; None where it is no repository, or there is no git."""
+    try:
+        done = run(["git", *arguments], cwd=tree)
+    except Broken:
+        return None
+    return done.stdout if done.status == 0 else None
+
+
 def _uv() -> str:
     """uv: the one that runs us, the one on PATH, or the one that scripts/uv keeps."""
     given = os.environ.get("UV") or shutil.which("uv")

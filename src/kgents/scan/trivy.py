@@ -97,6 +97,8 @@ def configuration(subject: Subject) -> Scanned:
         subject,
         *("config", str(folder), "--skip-check-update", "--misconfig-scanners", "kubernetes,dockerfile"),
     )
+    if not results:
+        raise Broken("Trivy recognized none of the files", code="scanner")
     findings = [
         Finding(
             scanner="trivy-config",
