@@ -138,7 +138,7 @@ def test_a_key_that_a_later_layer_removes(folder: Path, tmp_path: Path, write) -
 
     [secret] = found(report, "image-secrets")
     assert secret.rule == "aws-access-key-id"
-    assert secret.where.startswith("/app/settings.ini in layer sha256:")
+    assert secret.where.startswith("/app/settings.ini:1 in layer sha256:")
     assert "image: jinja2 2.10" in {each.where for each in found(report, "osv")}
 
 

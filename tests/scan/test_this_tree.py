@@ -13,6 +13,7 @@ from kgents.scan.exceptions import load
 from kgents.scan.service import Report, scan
 from kgents.scan.subject import Subject
 from kgents.scan.toolbox import Toolbox
+from tests.scan import planted
 from tests.support.manifests import OVERLAYS, ROOT, kubectl
 
 OFFLINE = ("trivy-config", "checkov", "hadolint", "secrets", "licences", "sbom")
@@ -28,7 +29,8 @@ def report(work: Path) -> Report:
     clock = SystemClock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{kubectl().parent}:{os.environ['PATH']}")
-        return scan(Subject(ROOT, work, Toolbox.usual(), clock.now()), load(ROOT), clock=clock, only=OFFLINE)
+        subject = Subject(ROOT, work, Toolbox.usual(), clock.now(), image=planted.write_oci_layout(work / "image"))
+        return scan(subject, load(ROOT), clock=clock, only=OFFLINE)
 
 
 def test_every_scanner_passes(report: Report) -> None:
@@ -58,3 +60,11 @@ def test_the_bill_of_the_package_has_licences_and_names_the_package(report: Repo
     [pydantic] = [each for each in bill["components"] if each["name"] == "pydantic"]
     assert pydantic["purl"].startswith("pkg:pypi/pydantic@")
     assert pydantic["licenses"]
+
+
+def test_the_bill_of_an_image_has_its_packages_of_debian_and_of_python(report: Report, work: Path) -> None:
+    bill = json.loads((work / "sbom" / "image.cdx.json").read_text())
+    packages = {each["purl"].partition("?")[0] for each in bill["components"] if "purl" in each}
+
+    assert bill["bomFormat"] == "CycloneDX"
+    assert {"pkg:pypi/jinja2@2.10", "pkg:deb/debian/openssl@3.0.15-1"} <= packages

@@ -106,7 +106,11 @@ def vex(
 
 
 def _print(document: dict[str, Any]) -> None:
-    show(document["scanners"], Format.TABLE, ["scanner", "verdict", "open", "excepted", "lower", "looked_at", "why"])
+    show(
+        document["scanners"],
+        Format.TABLE,
+        ["scanner", "verdict", "open", "excepted", "lower", "looked_at", "database", "why"],
+    )
     bad = [
         each for each in document["findings"] if each["exception"] is None and each["severity"] in ("critical", "high")
     ]

@@ -63,7 +63,7 @@ def _package(subject: Subject) -> tuple[str, dict[str, Any]]:
     if done.status != 0:
         raise Broken(f"cyclonedx-py failed: {done.last_words}", code="scanner")
     document: dict[str, Any] = json.loads(target.read_text())
-    return run([program, "--version"]).stdout.strip(), document
+    return f"cyclonedx-py {run([program, '--version']).stdout.strip()}", document
 
 
 def _count(document: dict[str, Any], prefix: str) -> int:

@@ -183,7 +183,7 @@ def _secrets(scanner: str, results: list[dict[str, Any]]) -> Iterator[Finding]:
             yield Finding(
                 scanner=scanner,
                 rule=each["RuleID"],
-                where=result["Target"] + (f" in layer {layer[:19]}" if layer else f":{each['StartLine']}"),
+                where=f"{result['Target']}:{each['StartLine']}" + (f" in layer {layer[:19]}" if layer else ""),
                 severity=Severity.of(each.get("Severity")),
                 title=each["Title"],
             )
