@@ -18,7 +18,13 @@ Check = Callable[[Target], Found]
 WHEN = {"commit": "c0ffee", "date": "2026-11-26 21:06 UTC"}
 SCALED = {**WHEN, "seen": [[0, 2, 9], [60, 8, 50], [300, 2, 9]], "requests": 5193, "failed": 0}
 SCANNERS = [{"scanner": "checkov", "verdict": "pass"}, {"scanner": "osv", "verdict": "pass"}]
-SCAN = {"commit": "c0ffee", "started": "2026-11-26T21:06:00.000000Z", "scanners": SCANNERS}
+SCAN = {
+    "commit": "c0ffee",
+    "started": "2026-11-26T21:06:00.000000Z",
+    "scanners": SCANNERS,
+    "left_out": {},
+    "expired_exceptions": [],
+}
 LOAD = {**WHEN, "valid": True, "errors": 0, "achieved": 478, "offered": 478, "p95_ms": 9}
 RESTORE = {**WHEN, "messages_before": 900, "messages_after": 900, "differences": 0}
 GOOD: dict[str, tuple[Check, dict[str, Any]]] = {
@@ -63,6 +69,7 @@ def test_what_does_not_say_when_and_of_what_is_not_shown(tmp_path: Path, name: s
         ("autoscaling.json", {**SCALED, "seen": [[0, 2, 9], [60, 2, 50], [300, 2, 9]]}),
         ("autoscaling.json", {**SCALED, "seen": [[0, 2, 9], [60, 8, 50], [300, 8, 9]]}),
         ("scan.json", {**SCAN, "scanners": [{"scanner": "osv", "verdict": "fail"}]}),
+        ("scan.json", {**SCAN, "expired_exceptions": [{"rule": "CKV_K8S_11"}]}),
         ("load-baseline.json", {**LOAD, "errors": 3}),
         ("restore.json", {**RESTORE, "messages_after": 899}),
         ("restore.json", {**RESTORE, "differences": 1}),
@@ -79,6 +86,7 @@ def test_what_went_wrong_is_a_fail(tmp_path: Path, name: str, content: dict[str,
         ("autoscaling.json", {**SCALED, "requests": 0}),
         ("scan.json", {**SCAN, "scanners": [{"scanner": "osv", "verdict": "unknown"}]}),
         ("scan.json", {**SCAN, "scanners": []}),
+        ("scan.json", {**SCAN, "left_out": {"image-secrets": "no --image"}}),
         ("load-baseline.json", {**LOAD, "valid": False, "why": "the generator was late"}),
         ("restore.json", {**RESTORE, "messages_before": 0, "messages_after": 0}),
     ],

@@ -58,8 +58,12 @@ def scanned(target: Target) -> Found:
         raise NotShown("evidence/scan.json holds no scanner.")
     if failed := [name for name, verdict in verdicts.items() if verdict == "fail"]:
         raise Broken(f"Open findings: {', '.join(failed)}. See: kgents scan", verdicts)
+    if expired := [str(each["rule"]) for each in document["expired_exceptions"]]:
+        raise Broken(f"Exceptions that have expired: {', '.join(expired)}. See: kgents scan", verdicts)
     if unknown := [name for name, verdict in verdicts.items() if verdict != "pass"]:
         raise NotShown(f"Could not run: {', '.join(unknown)}. See: kgents scan")
+    if left_out := sorted(document["left_out"]):
+        raise NotShown(f"Left out: {', '.join(left_out)}. Scan without --only, and with --image.")
     return Found(f"{len(verdicts)} scanners, nothing open.", verdicts, time, commit)
 
 
