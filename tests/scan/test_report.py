@@ -207,6 +207,15 @@ def test_the_command_passes_with_an_exception_that_holds(tree: Path, tmp_path: P
     assert yaml.safe_load(done.stdout)["verdict"] == "pass"
 
 
+def test_the_command_fails_without_the_bills_that_it_was_asked_for(tree: Path, tmp_path: Path) -> None:
+    (tree / "deploy/image/Dockerfile").write_text("FROM docker.io/library/debian:12\n")
+    done = Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint", "--sbom", tmp_path / "sbom")
+
+    assert done.status == 1
+    assert "verdict: pass" in done.stderr
+    assert "nothing was written" in done.stderr
+
+
 def test_the_command_exports_the_exceptions_that_hold(tree: Path, tmp_path: Path) -> None:
     with_exception(tree, EXCEPTION.replace("2026-11-26", "9999-12-31") + EXCEPTION.replace("2026-11-26", "2000-01-01"))
     done = Cli(tmp_path)("scan", "vex", "--tree", tree)

@@ -64,8 +64,12 @@ def run(
         with progress("scanning"):
             found = service.scan(subject, accepted, clock=clock, only=only or (), allow_unknown=allow_unknown, say=note)
         document = {**_of_what(subject.tree), **found.document()}
-        if sbom is not None and (subject.work / "sbom").exists():
-            shutil.copytree(subject.work / "sbom", sbom, dirs_exist_ok=True)
+        bills = subject.work / "sbom"
+        missing = sbom is not None and not (bills.exists() and any(bills.iterdir()))
+        if missing:
+            note(f"nothing was written into {sbom}: the scanner sbom did not run, or could not")
+        elif sbom is not None:
+            shutil.copytree(bills, sbom, dirs_exist_ok=True)
             note(f"wrote {sbom}")
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +79,7 @@ def run(
         _print(document)
     else:
         show(document, output)
-    if document["verdict"] != "pass":
+    if document["verdict"] != "pass" or missing:
         raise typer.Exit(1)
 
 
