@@ -28,6 +28,7 @@ from kgents.api.app import build_api
 from kgents.api.gate import Gate
 from kgents.api.limits import RateLimits
 from kgents.api.services import Services
+from kgents.api.source import Proxies
 from kgents.api.transport import Protocol, allow_connections, close_idle
 from kgents.bus.model import BusUnavailable
 from kgents.bus.monitor import verify_durable
@@ -245,12 +246,18 @@ async def _api(settings: Settings, ready: Ready, listener: Listener, metrics: Li
             services.draining.set()
             await parts.executor.drain(settings.shutdown_grace)
 
-        gate = Gate(services.admission, services.authenticator, allow_connections(settings.max_connections))
+        gate = Gate(
+            services.admission,
+            services.authenticator,
+            allow_connections(settings.max_connections),
+            settings.max_body_bytes,
+        )
         config = uvicorn.Config(
             build_api(services, ROUTES),
             host=settings.host,
             port=settings.port,
             http=functools.partial(Protocol, gate),  # type: ignore[arg-type]
+            ws="none",
             loop="none",
             lifespan="off",
             log_config=None,
@@ -259,7 +266,6 @@ async def _api(settings: Settings, ready: Ready, listener: Listener, metrics: Li
             server_header=False,
             timeout_graceful_shutdown=5,
             limit_concurrency=None,
-            h11_max_incomplete_event_size=65_536,
         )
         server = _Server(config, drain)
         async with _telemetry(parts, metrics):
@@ -319,6 +325,7 @@ def _services(parts: Parts) -> Services:
         authenticator=Authenticator(parts.store, parts.clock, peppers, parts.feed.fresh),
         limits=RateLimits(_limiter(parts), settings),
         admission=Admission(settings, parts.metrics),
+        proxies=Proxies(settings.trusted_proxies),
         registry=parts.registry,
         planner=parts.planner,
         catalog=Catalog(parts.store, parts.feed.fresh),

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
 
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     egress_allow: list[str] = Field(default_factory=list)
+    trusted_proxies: list[str] = Field(default_factory=list)
 
     max_body_bytes: int = 1_048_576
     max_json_depth: int = 64

@@ -5,9 +5,12 @@ models `claude` and `gemini` answer as Anthropic's and Google's APIs do.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +65,30 @@ async def serve_upstream() -> AsyncIterator[Upstream]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def upstream_in_a_thread() -> Iterator[Upstream]:
+    """The server, for tests that have no event loop of their own."""
+    loop = asyncio.new_event_loop()
+    started: list[Upstream] = []
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with serve_upstream() as running:
+            started.append(running)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield started[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
 
 
 async def _send(writer: asyncio.StreamWriter, status: str, body: bytes, kind: str = "application/json") -> None:
@@ -143,6 +170,35 @@ def _error(status: str, headers: str = "", **error: Any) -> Callable[[asyncio.St
         head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
+
+    return scene
+
+
+_ORDER = re.compile(r"CALL ([\w.-]+) (\{.*\})")
+
+
+async def _obey(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+    """The most gullible model: it does whatever it is told by whatever it read last, and else repeats that."""
+    text = str(body["messages"][-1]["content"])
+    calls = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for number, (name, arguments) in enumerate(_ORDER.findall(text))
+    ]
+    message = {"content": None, "tool_calls": calls} if calls else {"content": text}
+    await _send(writer, "200 OK", _completion(message, "tool_calls" if calls else "stop", USAGE))
+
+
+async def _bomb(writer: asyncio.StreamWriter, _body: Any) -> None:
+    """200 MB in 200 KB."""
+    packed = gzip.compress(b" " * 200_000_000, 9)
+    head = f"content-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: {len(packed)}"
+    writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode() + packed)
+    await writer.drain()
+
+
+def _claiming(usage: dict[str, Any]) -> Callable[[asyncio.StreamWriter, Any], Awaitable[None]]:
+    async def scene(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+        await _answer(writer, body, usage)
 
     return scene
 
@@ -262,4 +318,8 @@ _SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
     "null-json": _garbage(b"null", "application/json"),
     "binary": _garbage(bytes(range(256)) * 40, "application/json"),
     "not-http": _not_http,
+    "obeys": _obey,
+    "bomb": _bomb,
+    "claims-less": _claiming({"prompt_tokens": -5, "completion_tokens": -7, "total_tokens": -12}),
+    "claims-more": _claiming({"prompt_tokens": 10**30, "completion_tokens": 10**30, "total_tokens": 2 * 10**30}),
 }

@@ -45,6 +45,7 @@ def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would send a client to whatever Host the request names
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services

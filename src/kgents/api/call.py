@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -25,12 +26,14 @@ _KEY = re.compile(KEY_PATTERN)
 
 @dataclass(slots=True)
 class Call:
-    """An authenticated request. What is added to `headers` is sent with the response, whatever it turns out to be."""
+    """An authenticated request. `source` tells the client's address. What is added to `headers` is sent with the
+    response, whatever it turns out to be.
+    """
 
     services: Services
     principal: Principal
     request_id: str
-    source_ip: str
+    source: Callable[[], str]
     traceparent: str | None
     idempotency: IdempotencyKey | None
     headers: list[tuple[bytes, bytes]]
@@ -44,7 +47,7 @@ class Call:
     @property
     def actor(self) -> Actor:
         """Who the audit log names."""
-        return Actor(self.principal.key_id, self.source_ip, self.request_id)
+        return Actor(self.principal.key_id, self.source(), self.request_id)
 
     def now(self) -> int:
         """The time, in microseconds since the epoch."""

@@ -1,8 +1,8 @@
 """The outermost layer of the API: what happens to every request before and after its route.
 
 In this order, so that the cheapest refusals come first and nothing is parsed for a caller who is not let in: request
-id and trace, API key, rate limit, body size, JSON depth, a place to be worked on; then the route; then headers, metrics
-and one log line.
+id and trace, an unambiguous head, API key, rate limit, body size, JSON depth, a place to be worked on; then the route;
+then headers, metrics and one log line.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kgents.api.admission import Place
 from kgents.api.call import CALL, Call, idempotency_of
 from kgents.api.direct import DirectRoute
+from kgents.api.heads import check_codings, check_head
 from kgents.api.problems import respond
 from kgents.api.services import Services
 from kgents.errors import InvalidRequest, KgentsError, RateLimited, TooLarge, Unauthenticated
@@ -39,7 +40,10 @@ SECURITY = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 ]
+"""Headers of every answer that does not set its own."""
 
 
 def internal() -> KgentsError:
@@ -126,6 +130,9 @@ class _Exchange:
 
     async def _answer(self) -> None:
         scope = self._scope
+        headers = self._headers
+        if b"host" not in headers or len(headers) != len(scope["headers"]):
+            check_head(scope, headers)
         if b"%00" in (scope.get("raw_path") or b"") or b"%00" in scope["query_string"]:
             raise InvalidRequest("A path or query can't hold a NUL byte.", code="nul-byte")
         if not self._path.startswith("/v1/"):
@@ -181,7 +188,7 @@ class _Exchange:
             services,
             principal,
             self._request_id,
-            (self._scope.get("client") or ("",))[0],
+            self._source,
             traces.current_traceparent(),
             idempotency_of(
                 self._scope,
@@ -194,6 +201,10 @@ class _Exchange:
             place,
         )
         return call, body
+
+    def _source(self) -> str:
+        peer = (self._scope.get("client") or ("",))[0]
+        return self._services.proxies.client(peer, self._headers.get(b"x-forwarded-for"))
 
     async def _turn(self, tenant_id: str) -> Place:
         admission = self._services.admission
@@ -220,7 +231,10 @@ class _Exchange:
         admission = self._services.admission
         place = admission.enter("") or await admission.wait("")
         try:
-            return await authenticator.authenticate(text)
+            return await authenticator.authenticate(text, self._source())
+        except RateLimited:
+            self._services.metrics.rate_limited("wrong_keys")
+            raise
         finally:
             place.leave()
 
@@ -244,6 +258,7 @@ class _Exchange:
             raise too_large(limit)
         if not declared and b"transfer-encoding" not in self._headers:
             return b""
+        check_codings(self._scope, self._headers)
         chunks: list[bytes] = []
         size = 0
         timer = _Timer(BODY_TIMEOUT)

@@ -11,14 +11,13 @@ from time import monotonic
 from typing import NamedTuple
 
 from kgents.api.admission import Admission, overloaded
-from kgents.api.edge import SECURITY, usable
-from kgents.api.problems import is_openai, render
-from kgents.ids import new_id
+from kgents.api.edge import usable
+from kgents.api.plain import filled, parts
+from kgents.api.problems import is_openai
 from kgents.tenants.authenticator import Authenticator
 
 SKIPPED = 65_536  # bytes of a refused body that are read past; a connection with more to come is closed
 HEADS = 1024  # that are remembered
-_ID = "\0"
 
 
 class Head(NamedTuple):
@@ -40,13 +39,16 @@ class Refusal(NamedTuple):
 class Gate:
     """Decides on the heads of requests while as many wait as may, or there are too many connections."""
 
-    def __init__(self, admission: Admission, authenticator: Authenticator, most_connections: int) -> None:
+    def __init__(
+        self, admission: Admission, authenticator: Authenticator, most_connections: int, most_body: int
+    ) -> None:
         self.admission = admission
         self.most_connections = most_connections
+        self.most_body = most_body
         self._authenticator = authenticator
         self._refused: dict[bytes, Head] = {}
         self._forget_at = 0.0
-        self._answers = {path: _parts(path) for path in ("/v1/", "/v1/models")}
+        self._answers = {path: parts(overloaded(), path) for path in ("/v1/", "/v1/models")}
 
     def refusal(
         self, path: bytes, headers: Iterable[tuple[bytes, bytes]], *, surplus: bool, close: bool
@@ -77,7 +79,7 @@ class Gate:
         request_id = usable(given) if given else None
         answer = self._answers["/v1/models" if is_openai(path.decode("latin-1")) else "/v1/"]
         plain = not (close or given)
-        return Refusal(_filled(answer, request_id, close=close), close, Head(tenant, length, answer) if plain else None)
+        return Refusal(filled(answer, request_id, close=close), close, Head(tenant, length, answer) if plain else None)
 
     def refuse_again(self, data: bytes) -> bytes | None:
         """The answer to what came on a connection that awaits a request, if it is just one whole request with the very
@@ -90,7 +92,7 @@ class Gate:
         if head is None or len(data) != end + head.length or not self.admission.full(head.tenant):
             return None
         self.admission.count("queue")
-        return _filled(head.answer, None, close=False)
+        return filled(head.answer, None, close=False)
 
     def remember(self, data: bytes, head: Head) -> None:
         """Keep the head of a request that was refused, for a second at most; `data` is all that came of it."""
@@ -101,22 +103,3 @@ class Gate:
             self._forget_at = now + 1.0
         if len(data) == end + head.length:
             self._refused[data[:end]] = head
-
-
-def _filled(answer: tuple[bytes, bytes], given: str | None, *, close: bool) -> bytes:
-    head, body = answer
-    request_id = (given or new_id("req")).encode()
-    content = body.replace(b"\\u0000", request_id)
-    return head % (b"connection: close\r\n" if close else b"", request_id, len(content)) + content
-
-
-def _parts(path: str) -> tuple[bytes, bytes]:
-    error = overloaded()
-    body, media_type = render(error, path, _ID)
-    lines = [
-        b"HTTP/1.1 503 Service Unavailable",
-        b"content-type: " + media_type.encode(),
-        *(f"{name.lower()}: {value}".encode() for name, value in error.headers.items()),
-        *(name + b": " + value for name, value in SECURITY),
-    ]
-    return b"\r\n".join(lines) + b"\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n", body

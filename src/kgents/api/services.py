@@ -11,6 +11,7 @@ from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
 from kgents.api.admission import Admission
 from kgents.api.limits import RateLimits
+from kgents.api.source import Proxies
 from kgents.bus.nats import Bus
 from kgents.clock import Clock
 from kgents.config import Settings
@@ -37,6 +38,7 @@ class Services:
     authenticator: Authenticator
     limits: RateLimits
     admission: Admission
+    proxies: Proxies
     registry: ModelRegistry
     planner: Planner
     catalog: Catalog

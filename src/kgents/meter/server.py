@@ -78,6 +78,7 @@ async def _serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None
         proxy_headers=False,
         lifespan="off",
         loop="none",
+        ws="none",
         timeout_graceful_shutdown=GRACE,
     )
     server = QuietServer(config)

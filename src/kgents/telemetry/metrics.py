@@ -114,7 +114,7 @@ class Metrics:
         self._gauge("requests_at_work_limit", "How many places there are now.").set_function(limit)
 
     def rate_limited(self, kind: str) -> None:
-        """A request was refused by a rate limit of `requests` or `tokens`."""
+        """A request was refused by a limit of `requests`, `tokens` or `wrong_keys`."""
         self._limited.labels(kind).inc()
 
     def quota_exceeded(self, meter: str) -> None:

@@ -64,7 +64,9 @@ async def serve_telemetry(
     app: Starlette, host: str, port: int, listener: socket.socket | None = None
 ) -> AsyncIterator[None]:
     """Serve the metrics port, or what comes to a socket that listens already. Raises OSError when it is in use."""
-    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off", loop="none")
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, lifespan="off", loop="none", ws="none"
+    )
     server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener] if listener else None), name="metrics port")
     try:

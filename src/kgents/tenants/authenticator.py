@@ -3,6 +3,10 @@
 What was read of a key is kept by the key's id. It is trusted only while this process hears of changes: the feed of
 changes drops what was changed, and when the feed itself is stuck (for a second) every request asks the database. So a
 revoked key stops working within a second in every process, whatever is broken.
+
+Wrong keys are limited by the address that they come from. What that saves is reads of the database: a key that this
+process knows is checked all the same, since that costs less than an answer, so that nobody's wrong keys keep the right
+one out.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from kgents.errors import Unauthenticated
 from kgents.store.changes import Change
 from kgents.store.engine import Scope, Store
 from kgents.tenants import keys, repository
+from kgents.tenants.attempts import Attempts
 from kgents.tenants.keys import ParsedKey, Peppers
 from kgents.tenants.model import Principal
 from kgents.tenants.repository import Credential
@@ -76,6 +81,7 @@ class Authenticator:
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[_Entry | None]] = set()
         self._used: dict[tuple[str, str], int] = {}
+        self._attempts = Attempts(clock)
 
     @property
     def size(self) -> int:
@@ -98,8 +104,9 @@ class Authenticator:
         self._entries.move_to_end(key_id)
         return entry.principal
 
-    async def authenticate(self, token: str) -> Principal:
-        """The principal of a token. Raises Unauthenticated, and Unavailable when the database can't be asked.
+    async def authenticate(self, token: str, source: str = "") -> Principal:
+        """The principal of a token that came from the address `source`, if that is known. Raises Unauthenticated,
+        RateLimited when too many wrong ones came from there, and Unavailable when the database can't be asked.
 
         A caller without the right secret learns nothing of the key; one with it is told that it expired or was
         revoked, or that its tenant was suspended or deleted.
@@ -109,11 +116,13 @@ class Authenticator:
             raise refused()
         entry = self._entries.get(parsed.key_id)
         if entry is not None and not self._proves(parsed, entry):
-            raise refused()  # a key's secret never changes, so even a stale entry can say this
+            # Even a stale entry can say this: a key's secret never changes.
+            raise await self._attempts.failed(source) or refused()
         if entry is None or not self._fresh():
-            entry = await self._find(parsed.key_id)
+            refusal = await self._attempts.refusal(source) if entry is None else None
+            entry = await self._find(parsed.key_id) if refusal is None else None
             if not self._proves(parsed, entry):
-                raise refused()
+                raise refusal or await self._attempts.failed(source) or refused()
         assert entry is not None
         return self._admit(token, entry)
 

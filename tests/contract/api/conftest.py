@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -13,29 +11,14 @@ from kgents.store.migrate import migrate
 from tests.support.postgres import serve_postgres
 from tests.support.tenants import Tenant, tenant_of
 from tests.support.up import Up
-from tests.support.upstream import Upstream, serve_upstream
+from tests.support.upstream import Upstream, upstream_in_a_thread
 
 
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[Upstream]:
     """A model provider on loopback that answers as the model's name says."""
-    loop = asyncio.new_event_loop()
-    started: list[Upstream] = []
-    ready, stop = threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        async with serve_upstream() as running:
-            started.append(running)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    yield started[0]
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
-    loop.close()
+    with upstream_in_a_thread() as running:
+        yield running
 
 
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

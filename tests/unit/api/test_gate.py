@@ -41,7 +41,7 @@ async def crowded() -> AsyncIterator[tuple[Gate, Place]]:
     assert place is not None
     waiting = asyncio.create_task(admission.wait("noisy"))
     await eventually(lambda: admission.crowded)
-    yield Gate(admission, cast("Authenticator", KnownKeys()), 100), place
+    yield Gate(admission, cast("Authenticator", KnownKeys()), 100, 1_048_576), place
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 

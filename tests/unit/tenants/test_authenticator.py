@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from kgents.clock import SECOND
-from kgents.errors import Unauthenticated, Unavailable
+from kgents.errors import RateLimited, Unauthenticated, Unavailable
 from kgents.store.changes import Change
 from kgents.tenants import authenticator as module
 from kgents.tenants import keys
+from kgents.tenants.attempts import WRONG_A_MINUTE
 from kgents.tenants.authenticator import Authenticator
 from kgents.tenants.repository import Credential
 
@@ -491,3 +492,82 @@ async def test_no_error_and_no_repr_holds_a_secret(subject, rows, clock):
     for token in (good, expired):
         assert token[20:63] not in shown
         assert repr(rows.rows[token[keys.ID]].digest) not in shown
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """What is computed to check a key, in order."""
+    done = []
+
+    def counted(module, name):
+        call = getattr(module, name)
+
+        def counting(*args, **kwargs):
+            done.append(name)
+            return call(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counting)
+
+    counted(keys.hmac, "digest")
+    counted(keys.hmac, "compare_digest")
+    return done
+
+
+async def test_every_wrong_key_costs_the_same_work(subject, rows, clock, work):
+    """One HMAC and one comparison in constant time, whether the key exists, and whatever has become of it. Counted, not
+    timed: what a clock says of microseconds on a busy machine shows nothing.
+    """
+    good = issue(rows, clock)
+    await subject.authenticate(good)
+    tokens = {
+        "of no key": keys.generate(PEPPERS).token,
+        "of a key that is known here": with_other_secret(good),
+        "of a key that is not yet": with_other_secret(issue(rows, clock)),
+        "of a key that was revoked": with_other_secret(issue(rows, clock, revoked_at=1)),
+        "of a key that has expired": with_other_secret(issue(rows, clock, expires_at=1)),
+        "of a tenant that is suspended": with_other_secret(issue(rows, clock, tenant_status="suspended")),
+    }
+    seen = {}
+    for what, token in tokens.items():
+        for again in ("", " again"):
+            work.clear()
+            await refusal(subject, token)
+            seen[what + again] = tuple(work)
+
+    assert set(seen.values()) == {("digest", "compare_digest")}, seen
+
+
+async def test_one_byte_that_is_right_changes_nothing_of_the_work(subject, rows, clock, work):
+    good = issue(rows, clock)
+    await subject.authenticate(good)
+    seen = set()
+    for right in (0, 1, 21, 42):
+        body = good[: 20 + right] + ("A" if good[20 + right] != "A" else "B") + good[21 + right : 63]
+        work.clear()
+        assert subject.cached(body + keys._checksum(body)) is None
+        await refusal(subject, body + keys._checksum(body))
+        seen.add(tuple(work))
+
+    assert seen == {("compare_digest", "digest", "compare_digest")}
+
+
+async def test_too_many_wrong_keys_of_one_address_do_not_reach_the_database(subject, rows):
+    for _ in range(WRONG_A_MINUTE):
+        with pytest.raises(Unauthenticated):
+            await subject.authenticate(keys.generate(PEPPERS).token, "198.51.100.1")
+    reads = rows.reads
+
+    with pytest.raises(RateLimited):
+        await subject.authenticate(keys.generate(PEPPERS).token, "198.51.100.1")
+
+    assert rows.reads == reads
+
+
+async def test_a_good_key_that_is_known_passes_whatever_comes_from_its_address(subject, rows, clock):
+    good = issue(rows, clock)
+    await subject.authenticate(good, "198.51.100.1")
+    for _ in range(WRONG_A_MINUTE + 1):
+        with pytest.raises((Unauthenticated, RateLimited)):
+            await subject.authenticate(with_other_secret(good), "198.51.100.1")
+
+    assert (await subject.authenticate(good, "198.51.100.1")).tenant_id == "ten_1"

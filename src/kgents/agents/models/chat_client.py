@@ -22,7 +22,7 @@ from openai import APIConnectionError, APIError, APITimeoutError, AsyncOpenAI, N
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import ValidationError
 
-MAX_EVENT = 16 * 1024 * 1024  # bytes of one event of a stream
+MAX_EVENT = 16 * 1024 * 1024  # bytes of one event of a stream, unpacked, or of an answer in one piece
 
 _JSON = "application/json"
 _TIMEOUTS = (TimeoutError, aiohttp.ServerTimeoutError)
@@ -129,14 +129,14 @@ class _Completions:
                 raise await self._refusal(response)
             if stream:
                 return ChunkStream(response, self._request)
-            return completion_of(await response.read())
+            return completion_of(await whole(response))
         except _TIMEOUTS as error:
             raise APITimeoutError(request=self._request) from error
         except aiohttp.ClientError as error:
             raise APIConnectionError(request=self._request) from error
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> APIError:
-        content = await response.read()
+        content = await whole(response)
         # aiohttp has decoded it already.
         headers = [(name, value) for name, value in response.headers.items() if name.lower() != "content-encoding"]
         copy = httpx2.Response(response.status, headers=headers, content=content, request=self._request)
@@ -214,6 +214,19 @@ class ChunkStream:
             return ChatCompletionChunk.model_validate(value)
         except ValidationError:
             return ChatCompletionChunk.construct(**_object(value))
+
+
+async def whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer in one piece, unpacked. Raises ClientPayloadError when that is larger than any is."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_EVENT:
+            response.close()
+            raise aiohttp.ClientPayloadError("the answer is too long")
+    return b"".join(parts)
 
 
 async def pieces_of(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
