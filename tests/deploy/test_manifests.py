@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.metadata import version
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from kubernetes_validate import validate
 
+from kgents.api.source import Proxies
 from kgents.load.autoscaler import OURS, Settings
 from tests.support.manifests import OVERLAYS, ROOT, containers_of, pod_of, rendered
 
@@ -97,3 +99,27 @@ def _selector(each: dict) -> dict | None:
     if each["kind"] == "NetworkPolicy":
         return spec["podSelector"].get("matchLabels")
     return None
+
+
+def test_behind_a_gateway_the_client_is_whom_the_gateway_names() -> None:
+    (api,) = (
+        each
+        for each in rendered("production")
+        if each["kind"] == "Deployment" and each["metadata"]["name"] == "kgents-api"
+    )
+    (container,) = containers_of(api)
+    environment = {each["name"]: each.get("value", "") for each in container["env"]}
+    proxies = Proxies(json.loads(environment["KGENTS_TRUSTED_PROXIES"]))
+    assert proxies.client("10.244.1.7", b"198.51.100.1") == "198.51.100.1"
+    assert proxies.client("198.51.100.9", b"198.51.100.1") == "198.51.100.9"
+
+
+def test_browsers_are_kept_to_tls() -> None:
+    objects = rendered("production")
+    (route,) = (each for each in objects if each["kind"] == "HTTPRoute" and each["metadata"]["name"] == "kgents-api")
+    plugins = route["metadata"]["annotations"]["konghq.com/plugins"].split(",")
+    (plugin,) = (
+        each for each in objects if each["metadata"]["name"] in plugins and each.get("plugin") == "response-transformer"
+    )
+    assert plugin["config"]["add"]["headers"] == ["Strict-Transport-Security:max-age=31536000"]
+    assert route["spec"]["parentRefs"][0]["sectionName"] == "https"

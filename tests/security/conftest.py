@@ -59,9 +59,16 @@ def new_tenant(up: Up) -> Iterator[Callable[..., Tenant]]:
         yield lambda **fields: stack.enter_context(tenant_of(up, **fields))
 
 
+@pytest.fixture(scope="session")
+def attacker(up: Up) -> Iterator[Tenant]:
+    """A tenant whose key is used for attacks that leave nothing behind."""
+    with tenant_of(up) as made:
+        yield made
+
+
 @pytest.fixture
 def tenant(new_tenant: Callable[..., Tenant]) -> Tenant:
-    """The attacker."""
+    """The attacker, when what it has matters."""
     return new_tenant()
 
 

@@ -4,24 +4,32 @@ tenants. Here is what it does not: the same objects named in ways that no docume
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import httpx2
 import pytest
 
 from tests.support.raw_http import exchange
-from tests.support.tenants import Tenant
+from tests.support.tenants import Tenant, tenant_of
+from tests.support.up import Up
 
 TEXT = "what only the victim may read"
 Named = dict[str, str]
 
 
-@pytest.fixture
-def owned(victim: Tenant) -> Named:
+@pytest.fixture(scope="module")
+def owner(up: Up) -> Iterator[Tenant]:
+    """The victim."""
+    with tenant_of(up) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def owned(owner: Tenant) -> Named:
     """A path of each kind of the victim's objects."""
-    agent = victim.agent(instructions=TEXT)["id"]
-    run = victim.run(TEXT)
+    agent = owner.agent(instructions=TEXT)["id"]
+    run = owner.run(TEXT)
     return {
         "agent": f"/v1/agents/{agent}",
         "session": f"/v1/sessions/{run['session_id']}",
@@ -29,7 +37,7 @@ def owned(victim: Tenant) -> Named:
         "run": f"/v1/runs/{run['id']}",
         "events": f"/v1/runs/{run['id']}/events",
         "response": f"/v1/responses/{run['id'].replace('run_', 'resp_')}",
-        "key": f"/v1/api-keys/{victim.key[3:19]}",
+        "key": f"/v1/api-keys/{owner.key[3:19]}",
     }
 
 
@@ -51,10 +59,10 @@ WAYS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_victims_object_is_not_there_however_it_is_named(tenant: Tenant, owned: Named, way: str) -> None:
+def test_a_victims_object_is_not_there_however_it_is_named(attacker: Tenant, owned: Named, way: str) -> None:
     for kind, path in owned.items():
-        head = f"GET {WAYS[way](path)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant.key}\r\n\r\n"
-        answer = exchange(tenant.up.url, head.encode())
+        head = f"GET {WAYS[way](path)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {attacker.key}\r\n\r\n"
+        answer = exchange(attacker.up.url, head.encode())
         assert answer.status_code == 404, (kind, answer.text)
         assert TEXT not in answer.text
 
@@ -62,15 +70,15 @@ def test_a_victims_object_is_not_there_however_it_is_named(tenant: Tenant, owned
 @pytest.mark.parametrize(
     "name", ["X-Tenant-Id", "X-Kgents-Tenant", "X-User-Id", "X-Original-URL", "X-Rewrite-URL", "Forwarded", "Cookie"]
 )
-def test_no_header_makes_one_another(tenant: Tenant, victim: Tenant, owned: Named, name: str) -> None:
+def test_no_header_makes_one_another(attacker: Tenant, owner: Tenant, owned: Named, name: str) -> None:
     for path in owned.values():
-        for value in (victim.id, path, f"tenant={victim.id}", f"for={victim.id}"):
-            assert tenant.http.get(path, headers={name: value}).status_code == 404
-    answer = tenant.http.get("/v1/tenant", headers={name: victim.id})
-    assert answer.json()["id"] == tenant.id
+        for value in (owner.id, path, f"tenant={owner.id}", f"for={owner.id}"):
+            assert attacker.http.get(path, headers={name: value}).status_code == 404
+    answer = attacker.http.get("/v1/tenant", headers={name: owner.id})
+    assert answer.json()["id"] == attacker.id
 
 
-def test_a_parameter_that_is_given_twice_is_none_of_the_victims(tenant: Tenant, victim: Tenant, owned: Named) -> None:
+def test_a_parameter_that_is_given_twice_is_none_of_the_victims(tenant: Tenant, owned: Named) -> None:
     mine, theirs = tenant.run("mine"), owned["session"].rpartition("/")[2]
     for pair in ((mine["session_id"], theirs), (theirs, mine["session_id"])):
         answer = tenant.http.get("/v1/runs", params=[("session_id", each) for each in pair])
@@ -85,16 +93,16 @@ def test_a_victims_idempotency_key_replays_nothing(tenant: Tenant, victim: Tenan
     assert mine.json()["id"] != theirs["id"]
 
 
-def test_a_victims_conversation_can_not_be_taken_up(tenant: Tenant, victim: Tenant, owned: Named) -> None:
+def test_a_victims_conversation_can_not_be_taken_up(attacker: Tenant, owned: Named) -> None:
     before = owned["response"].rpartition("/")[2]
     body = {"model": "echo", "input": "and then?", "previous_response_id": before}
-    assert tenant.http.post("/v1/responses", json=body).status_code == 404
-    assert tenant.http.post(f"{owned['session']}/runs", json={"input": "x"}).status_code == 404
+    assert attacker.http.post("/v1/responses", json=body).status_code == 404
+    assert attacker.http.post(f"{owned['session']}/runs", json={"input": "x"}).status_code == 404
 
 
-def test_a_victims_stream_can_not_be_taken_up(tenant: Tenant, owned: Named) -> None:
+def test_a_victims_stream_can_not_be_taken_up(attacker: Tenant, owned: Named) -> None:
     for position in ("0", "1", "-1", "999"):
-        answer = tenant.http.get(owned["events"], headers={"Last-Event-ID": position})
+        answer = attacker.http.get(owned["events"], headers={"Last-Event-ID": position})
         assert answer.status_code in (400, 404, 422)
         assert TEXT not in answer.text
 

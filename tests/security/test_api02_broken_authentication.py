@@ -48,8 +48,8 @@ def test_every_operation_needs_a_key(anyone: httpx2.Client, document: dict[str, 
             assert answer.headers["www-authenticate"].startswith("Bearer"), operation.id
 
 
-def test_a_key_is_taken_in_one_place_only(tenant: Tenant, anyone: httpx2.Client) -> None:
-    key = tenant.key
+def test_a_key_is_taken_in_one_place_only(attacker: Tenant, anyone: httpx2.Client) -> None:
+    key = attacker.key
     basic = base64.b64encode(f"{key}:".encode()).decode()
     tries: list[dict[str, Any]] = [
         *({"params": {name: key}} for name in ("api_key", "key", "access_token", "token", "authorization")),
@@ -74,8 +74,8 @@ def test_a_key_is_taken_in_one_place_only(tenant: Tenant, anyone: httpx2.Client)
         lambda key: key + "," + key,
     ],
 )
-def test_a_key_that_is_nearly_one_is_none(tenant: Tenant, anyone: httpx2.Client, broken: Any) -> None:
-    refused(anyone.get(PATH, headers=bearer(broken(tenant.key))), 401)
+def test_a_key_that_is_nearly_one_is_none(attacker: Tenant, anyone: httpx2.Client, broken: Any) -> None:
+    refused(anyone.get(PATH, headers=bearer(broken(attacker.key))), 401)
 
 
 def test_who_guesses_a_secret_does_not_learn_that_the_key_exists(tenant: Tenant, anyone: httpx2.Client) -> None:

@@ -47,6 +47,7 @@ http {{
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;  # which Kong does unasked
       proxy_set_header {header} $correlation_id;
       proxy_buffering {buffering};
       {gathered}

@@ -27,6 +27,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
+from pydantic_ai.usage import RequestUsage
 
 from kgents.agents.conversation import dump_message, output_of, output_schema
 from kgents.agents.events import EventType
@@ -46,6 +47,7 @@ from kgents.telemetry.metrics import Metrics
 from kgents.usage.model import NOTHING, Amounts
 
 OUTPUT_RETRIES = 2
+MOST_REPORTED = 10**9  # tokens of one call that are believed
 _NO_TOOLS = nullcontext(Toolbox())
 
 
@@ -209,7 +211,7 @@ class RunTask:
             call.used(usage.input_tokens, usage.output_tokens)
         self._shared.metrics.model_request(work.definition.model, perf_counter() - started)
         used = Amounts(int(work.step == 0), usage.input_tokens, usage.output_tokens)
-        if not usage.has_values():
+        if not _is_report(usage):
             used = self._cut_off("".join(part.content for part in response.parts if isinstance(part, TextPart)))
         return response, used
 
@@ -234,8 +236,8 @@ class RunTask:
         """The usage of a call that was cut off, or that the model ended without a report: an estimate, from what it
         reported so far and a count. What it reported with its end stands as it is, whatever came after.
         """
-        usage = self._streamed.usage if self._streamed else None
-        if self._streamed and self._streamed.finish_reason and usage and usage.has_values():
+        usage = self._streamed.usage if self._streamed and _is_report(self._streamed.usage) else None
+        if self._streamed and self._streamed.finish_reason and usage:
             return Amounts(int(self._work.step == 0), usage.input_tokens, usage.output_tokens)
         self._estimated = True
         return Amounts(
@@ -352,6 +354,14 @@ class RunTask:
 
     def _emit_end(self, finish: Finish) -> None:
         self._outlet.emit(*end_event(finish.status, finish.output, finish.error, self.used))
+
+
+def _is_report(usage: RequestUsage) -> bool:
+    """Whether a provider's usage says something that can be: it comes from outside, and a count below nothing would pay
+    the tenant.
+    """
+    counts = (usage.input_tokens, usage.output_tokens)
+    return usage.has_values() and all(0 <= count <= MOST_REPORTED for count in counts)
 
 
 def end_event(
