@@ -30,8 +30,8 @@ JSON = {"Content-Type": "application/json"}
 PATTERN = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a|a|aa)+$"}}, "required": ["a"]}
 
 
-def connect(up: Up) -> socket.socket:
-    address = urlsplit(up.url)
+def connect(url: str) -> socket.socket:
+    address = urlsplit(url)
     return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
@@ -41,10 +41,10 @@ def memory(up: Up) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
 
 
-def accepted(up: Up, start: bytes, piece: bytes, most: int) -> int:
+def accepted(url: str, start: bytes, piece: bytes, most: int) -> int:
     """How many bytes of an endless request are taken until the connection is closed, up to `most`."""
     sent = 0
-    with connect(up) as connection:
+    with connect(url) as connection:
         try:
             connection.sendall(start)
             while sent < most:
@@ -76,8 +76,14 @@ CHUNKED = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
 def test_a_request_without_end_is_cut_off(up: Up, attacker: Tenant, start: bytes, piece: bytes) -> None:
     before = memory(up)
     start = start.replace(b"{key}", f"Authorization: Bearer {attacker.key}\r\n".encode())
-    assert accepted(up, start, piece, 60 * MB) < 60 * MB
+    assert accepted(up.url, start, piece, 60 * MB) < 60 * MB
     assert memory(up) - before < 20 * MB
+
+
+@pytest.mark.parametrize("name", ["metrics_url", "worker_metrics_url"])
+def test_the_metrics_port_cuts_off_a_head_without_end(up: Up, name: str) -> None:
+    start = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: "
+    assert accepted(str(up.facts[name]), start, b"a" * 65536, 60 * MB) < 60 * MB
 
 
 def test_too_many_headers_are_refused(up: Up) -> None:
@@ -89,7 +95,7 @@ def test_too_many_headers_are_refused(up: Up) -> None:
 def test_heads_that_drip_hold_no_connection(up: Up, anyone: httpx2.Client) -> None:
     """Slow-loris: each sends a byte now and then, so that it is never idle."""
     with ExitStack() as stack:
-        slow = [stack.enter_context(connect(up)) for _ in range(30)]
+        slow = [stack.enter_context(connect(up.url)) for _ in range(30)]
         for connection in slow:
             connection.sendall(HEAD + b"X: ")
         deadline = time.monotonic() + HEAD_SECONDS + 2 * SWEEP + 5

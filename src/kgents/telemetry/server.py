@@ -65,7 +65,16 @@ async def serve_telemetry(
 ) -> AsyncIterator[None]:
     """Serve the metrics port, or what comes to a socket that listens already. Raises OSError when it is in use."""
     config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, lifespan="off", loop="none", ws="none"
+        app,
+        host=host,
+        port=port,
+        http="h11",  # which bounds the size of a head, as the faster one does not
+        ws="none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
     )
     server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener] if listener else None), name="metrics port")
