@@ -17,6 +17,7 @@ from kgents import app, config
 from kgents.agents import service
 from kgents.agents.model import AgentDefinition
 from kgents.bus.server import LocalNats
+from kgents.cli.log_file import open_append, rotated
 from kgents.cli.supervisor import Forked, Supervisor, call_in_child
 from kgents.cli.up import CannotStart, DataFolder, listen
 from kgents.clock import SystemClock
@@ -71,7 +72,8 @@ class OneMachine:
 
         Raises CannotStart, and what migrating raises for a data folder of a newer version.
         """
-        logs.configure("info", "up", stream=self._folder.log_file("up").open("a"))
+        own = self._folder.log_file("up")
+        logs.configure("info", "up", stream=rotated(own, open_append(own)))
         endpoint = self._nats.prepare()
         base = self._settings(endpoint)
         connections = {
