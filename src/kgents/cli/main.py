@@ -122,6 +122,25 @@ def logs(
 
 
 @app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds from one look to the next.")] = 2.0,
+    output: Output = Format.TABLE,
+    data: DataFolder = Path("data"),
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
+) -> None:
+    """Show what happens now, on this machine or in a cluster.
+
+    That is requests, latency, runs, tokens, backlog and health. Ctrl-C ends it.
+    """
+    from kgents.cli import top as command
+
+    place = cluster(kube_context, namespace)
+    command.run(once=once, interval=interval, output=output, data=data, cluster=place)
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database to this version's tables.
 
