@@ -39,7 +39,13 @@ def run(database: Database, scale: Scale) -> Section:
             f"at most {MOST:.0%}",
             spread([100 * each for each in cost], 1, " %"),
             median(cost) <= MOST,
-        )
+        ),
+        Figure(
+            "processor time of the API process that telemetry costs for a request",
+            "none set",
+            f"{1000 * (mine.cpu_ms('api') - theirs.cpu_ms('api')):.0f} µs of {1000 * mine.cpu_ms('api'):.0f} µs",
+            None,
+        ),
     ]
     section.tables = [saturation_table(pair, found), cpu_table(pair, found)]
     section.raw = {
