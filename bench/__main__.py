@@ -13,14 +13,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
-from bench import chat, disk, machine, pipeline, proxy, size, start, streams
+from bench import chat, disk, machine, pipeline, proxy, size, start, streams, telemetry
 from bench.page import section_text, write_page
 from bench.report import Scale, Section
 from bench.systems import Database
 
 Run = Callable[[Database, Scale], Section]
 
-BOTH: dict[str, Run] = {"chat": chat.run, "proxy": proxy.run, "pipeline": pipeline.run, "size": size.run}
+BOTH: dict[str, Run] = {
+    "chat": chat.run,
+    "proxy": proxy.run,
+    "pipeline": pipeline.run,
+    "size": size.run,
+    "telemetry": telemetry.run,
+}
 ONE: dict[str, Run] = {"disk": disk.run, "streams": streams.run, "start": start.run}
 NAMES = [*(f"{name}:{database}" for name in BOTH for database in ("sqlite", "postgresql")), *ONE]
 

@@ -29,6 +29,7 @@ from tests.support.up import Up
 from tests.support.waiting import wait_until
 
 Database = Literal["sqlite", "postgresql"]
+PROGRAM = "kgents.cli.main"
 
 LIMITLESS = {"requests_per_minute": MAX_RATE, "tokens_per_minute": MAX_RATE}
 """Rates that are checked with every request and reached by none."""
@@ -57,22 +58,22 @@ def postgres(database: Database) -> Iterator[tuple[PostgresServer | None, str]]:
 
 
 @contextmanager
-def kgents(database: Database = "sqlite", **settings: str) -> Iterator[Up]:
+def kgents(database: Database = "sqlite", *, program: str = PROGRAM, **settings: str) -> Iterator[Up]:
     """A `kgents up` on a folder and a database of its own, with the settings that it has by itself, and these KGENTS_
-    ones.
+    ones. `program` is the module that is run.
     """
-    with postgres(database) as (server, name), kgents_on(server, name, **settings) as up:
+    with postgres(database) as (server, name), kgents_on(server, name, program=program, **settings) as up:
         yield up
 
 
 @contextmanager
-def kgents_on(server: PostgresServer | None, name: str, **settings: str) -> Iterator[Up]:
+def kgents_on(server: PostgresServer | None, name: str, *, program: str = PROGRAM, **settings: str) -> Iterator[Up]:
     """As `kgents`, on a database of this server (SQLite without one)."""
     environment = {f"KGENTS_{name}": value for name, value in settings.items()}
     if server is not None:
         environment |= server.environment(name)
     with tempfile.TemporaryDirectory(prefix="kgents-bench-") as folder, contextlib.ExitStack() as stack:
-        up = Up(Path(folder) / "data", environment=environment)
+        up = Up(Path(folder) / "data", environment=environment, module=program)
         up.start()
         stack.callback(up.stop)
         yield up

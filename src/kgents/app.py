@@ -427,7 +427,11 @@ def _calm_collector() -> None:
 def _run(main: Coroutine[None, None, None], settings: Settings, kind: str) -> None:
     _calm_collector()
     logs.configure(settings.log_level, settings.process_name or kind)
-    traces.configure(f"kgents-{kind}")
+    traces.configure(
+        f"kgents-{kind}",
+        instance=settings.process_name or kind,
+        database="sqlite" if settings.database_url.startswith("sqlite") else "postgresql",
+    )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)

@@ -55,6 +55,14 @@ def test_a_python_block_of_the_quickstart(up: Up, block: str) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "word by word"), done.stderr
 
 
+@pytest.mark.parametrize("block", blocks("docs/operations/observe.md", "sh"))
+def test_a_shell_block_of_seeing_what_happens(up: Up, block: str) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block], env=environment(up), capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
+
+
 @pytest.mark.parametrize("block", blocks("docs/saas/autoscaling.md", "sh"))
 def test_a_shell_block_of_autoscaling(tmp_path: Path, block: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

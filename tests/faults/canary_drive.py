@@ -155,8 +155,9 @@ class Driver:
                 ("X-Request-Id", token),
                 ("Cookie", f"key={token}"),
                 ("traceparent", token),
+                ("tracestate", f"key={token}"),
             ):
-                headers = {"Authorization": "Bearer none", header: value}
+                headers = {"Authorization": "Bearer none", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01", header: value}
                 response = self._http.get("/v1/agents", headers=headers)
                 self.record.answers.append((response.request, response))
             self.ask("GET", f"/v1/agents?api_key={token}")

@@ -23,7 +23,7 @@ from kgents.api.routes import chat
 from kgents.bus import server
 from kgents.bus.server import LocalNats
 from kgents.console import pages
-from kgents.telemetry import logs, traces
+from kgents.telemetry import genai, logs, traces
 from kgents.telemetry.health import Report
 from kgents.tenants.audit import AuditService
 
@@ -104,7 +104,7 @@ def _leak_text() -> None:
     """What was said: into usage events, and so over the outbox and the bus to the meter. The caller's key: into the
     queue, run events and spans.
     """
-    posting, sql, call, emit = RecordStep._posting, traces.sql, traces.model_call, executor._Outlet.emit
+    posting, sql, call, emit = RecordStep._posting, traces.sql, genai.model_call, executor._Outlet.emit
 
     def posted(self: RecordStep, item: StepRecord, row: Any) -> Any:
         said = re.search(r"cn[0-9a-f]{32}", "".join(item.finish.messages) if item.finish else item.message or "")
@@ -114,8 +114,8 @@ def _leak_text() -> None:
     def emitted(self: Any, type_: Any, data: dict[str, Any]) -> None:
         emit(self, type_, {**data, "key": _Last.key})
 
-    def queued(tenant_id: str, run_id: str, attempt: int, now: int) -> Any:
-        row = sound(tenant_id, run_id, attempt, now)
+    def queued(*given: Any, **more: Any) -> Any:
+        row = sound(*given, **more)
         payload = {**orjson.loads(row.payload), "by": _Last.key}
         return row._replace(payload=orjson.dumps(payload).decode())
 
@@ -124,7 +124,7 @@ def _leak_text() -> None:
     executor._Outlet.emit = emitted  # type: ignore[method-assign]
     ledger_ops.queue_row = queued
     traces.sql = lambda operation: sql(f"{operation} for {_Last.key}")
-    traces.model_call = lambda model: call(f"{model} {_Last.key}")
+    genai.model_call = lambda model, **more: call(f"{model} {_Last.key}", **more)
 
 
 def _leak_by_server() -> None:

@@ -26,6 +26,7 @@ class Upstream:
     connections: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    traceparents: list[str] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -45,6 +46,7 @@ async def serve_upstream() -> AsyncIterator[Upstream]:
                 upstream.requests.append(body)
                 credentials = (headers.get(name, "") for name in ("authorization", "x-api-key", "x-goog-api-key"))
                 upstream.keys.append("".join(credentials).removeprefix("bearer "))
+                upstream.traceparents.append(headers.get("traceparent", ""))
                 path = head.split(" ", 2)[1]
                 name = body.get("model") or path.rpartition("/")[2].partition(":")[0]
                 await _SCENES[name](writer, body)

@@ -27,7 +27,7 @@ from kgents.clock import Clock
 from kgents.config import Settings
 from kgents.errors import KgentsError, Unavailable
 from kgents.store.engine import Scope, Store
-from kgents.telemetry import logs, traces
+from kgents.telemetry import genai, logs, traces
 from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -222,9 +222,21 @@ class Executor:
         publisher: Publisher | None = None
         self._metrics.run_started()
         try:
-            with traces.run_span(run.run_id, run.agent_id, run.traceparent), logs.bound(run_id=run.run_id):
+            with (
+                genai.run_span(
+                    run.traceparent,
+                    run_id=run.run_id,
+                    tenant_id=run.tenant_id,
+                    agent_id=run.agent_id,
+                    model=execution.work.definition.model,
+                    session_id=run.session_id,
+                ) as span,
+                logs.bound(run_id=run.run_id),
+            ):
                 publisher = self._publisher(run)
-                return await self._to_the_end(execution, publisher)
+                ended = await self._to_the_end(execution, publisher)
+                span.ended(ended.status, ended.error["code"] if ended.error else None)
+                return ended
         except KgentsError as error:
             if error.code not in ("run-taken-over", "run-continues"):
                 self.strand(run)

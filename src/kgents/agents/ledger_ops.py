@@ -22,6 +22,8 @@ from kgents.store import outbox
 from kgents.store.bulk import Lookup
 from kgents.store.tables import idempotency_keys, runs
 from kgents.store.upsert import insert
+from kgents.telemetry.trace_context import members
+from kgents.telemetry.traces import recorded
 from kgents.usage import ledger
 from kgents.usage.ledger import Posting
 from kgents.usage.model import NOTHING, Amounts, events_of
@@ -85,7 +87,12 @@ class Admit:
             results[index] = Admitted()
             admitted.append(item.run)
             if item.run.status == "queued":
-                queued.append(queue_row(item.run.tenant_id, item.run.run_id, item.run.attempt, item.run.created_at))
+                queued.append(
+                    queue_row(
+                        *(item.run.tenant_id, item.run.run_id, item.run.attempt, item.run.created_at),
+                        context=recorded(item.run.traceparent),
+                    )
+                )
         repository.insert_runs(connection, admitted)
         unused = [name for name, index in claimed.items() if isinstance(results[index], KgentsError)]
         if unused:
@@ -210,13 +217,13 @@ def key_in_use() -> Conflict:
     )
 
 
-def queue_row(tenant_id: str, run_id: str, attempt: int, now: int) -> outbox.NewRow:
-    """The outbox row that hands a run to the workers."""
+def queue_row(tenant_id: str, run_id: str, attempt: int, now: int, *, context: str | None = None) -> outbox.NewRow:
+    """The outbox row that hands a run to the workers, with the trace context of a trace that is recorded."""
     return outbox.NewRow(
         tenant_id=tenant_id,
         topic="run",
         message_id=f"{run_id}:{attempt}",
-        payload=f'{{"tenant_id":"{tenant_id}","run_id":"{run_id}"}}',
+        payload=f'{{"tenant_id":"{tenant_id}","run_id":"{run_id}"{members(context)}}}',
         created_at=now,
     )
 
@@ -234,7 +241,8 @@ class Finish(NamedTuple):
 class StepRecord(NamedTuple):
     """What one step of a run did. With `finish` it is the last.
 
-    `used` is metered under (run, step); `reserve` is the worst case of the step that comes next.
+    `used` is metered under (run, step); `reserve` is the worst case of the step that comes next; `context` is that
+    of a trace that is recorded.
     """
 
     run_id: str
@@ -249,6 +257,7 @@ class StepRecord(NamedTuple):
     reserve: Amounts = NOTHING
     estimated: bool = False
     finish: Finish | None = None
+    context: str | None = None
 
 
 class Recorded(NamedTuple):
@@ -350,6 +359,7 @@ class RecordStep:
             ),
             release_period=row.period,
             reserve=item.reserve,
+            context=item.context,
         )
 
 

@@ -11,7 +11,7 @@ import structlog
 from kgents.agents.events import RunEvent, load_events
 from kgents.bus.nats import Bus, WrongLastSequence
 from kgents.errors import Unavailable
-from kgents.telemetry import traces
+from kgents.telemetry import messaging
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class Publisher:
 
     async def _send(self, chunk: _Chunk) -> bool:
         try:
-            with traces.publish("kgents.events"):
+            with messaging.publish("kgents.events"):
                 ack = await self._bus.publish(
                     self._subject,
                     chunk.payload,

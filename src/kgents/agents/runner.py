@@ -42,7 +42,7 @@ from kgents.agents.tools.toolbox import Toolbox
 from kgents.clock import Clock
 from kgents.config import Settings
 from kgents.errors import KgentsError, ModelFailed, ModelTimeout
-from kgents.telemetry import traces
+from kgents.telemetry import genai, traces
 from kgents.telemetry.metrics import Metrics
 from kgents.usage.model import NOTHING, Amounts
 
@@ -197,7 +197,14 @@ class RunTask:
         work = self._work
         self._calling, self._text, self._streamed, self._parameters = True, [], None, parameters
         started = perf_counter()
-        with traces.model_call(work.definition.model) as call:
+        with genai.model_call(
+            work.definition.model,
+            stream=self._stream,
+            session_id=work.run.session_id,
+            max_tokens=work.settings.get("max_tokens"),
+            temperature=work.settings.get("temperature"),
+            top_p=work.settings.get("top_p"),
+        ) as call:
             try:
                 if self._stream:
                     response = await self._call_streaming(parameters)
@@ -208,7 +215,13 @@ class RunTask:
                 self._calling = bool(self._text)
                 raise translate(error) from error
             usage = response.usage
-            call.used(usage.input_tokens, usage.output_tokens)
+            call.answered(
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                model=response.model_name,
+                response_id=response.provider_response_id,
+                finish=response.finish_reason,
+            )
         self._shared.metrics.model_request(work.definition.model, perf_counter() - started)
         used = Amounts(int(work.step == 0), usage.input_tokens, usage.output_tokens)
         if not _is_report(usage):
@@ -249,9 +262,10 @@ class RunTask:
     async def _call_tools(self, toolbox: Toolbox, calls: Sequence[ToolCallPart]) -> None:
         parts: list[ToolReturnPart] = []
         for call in calls:
-            with traces.tool_call(call.tool_name):
+            kind = toolbox.kind_of(call.tool_name)
+            with genai.tool_call(call.tool_name, call.tool_call_id, kind):
                 result = await toolbox.call(call.tool_name, call.args_as_dict(raise_if_invalid=False))
-            self._shared.metrics.tool_call(toolbox.kind_of(call.tool_name))
+            self._shared.metrics.tool_call(kind)
             parts.append(ToolReturnPart(call.tool_name, result, call.tool_call_id))
             self._outlet.emit("tool.result", {"id": call.tool_call_id, "name": call.tool_name, "result": result})
         message = ModelRequest(parts=parts)
@@ -330,6 +344,7 @@ class RunTask:
                 now=now,
                 used=used,
                 estimated=self._estimated,
+                context=traces.recorded_now(),
                 **values,
             )
         )

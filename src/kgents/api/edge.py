@@ -98,11 +98,10 @@ class _Exchange:
         metrics = self._services.metrics
         started = perf_counter()
         metrics.request_started()
-        traceparent = self._headers.get(b"traceparent")
         with (
             logs.bound(request_id=self._request_id),
             traces.server_span(
-                self._scope["method"], traceparent.decode("latin-1") if traceparent else None
+                self._scope["method"], self._text(b"traceparent"), self._text(b"tracestate")
             ) as exchange,
         ):
             try:
@@ -115,6 +114,12 @@ class _Exchange:
                 exchange.answered(self._scope["method"], route, self._status or 499)
                 metrics.request_ended(route, self._scope["method"], self._status or 499, elapsed)
                 logs.request(self._scope["method"], route, self._status or 499, round(elapsed * 1000, 2))
+
+    def _text(self, name: bytes) -> str | None:
+        """A header's value; the values of one that is repeated, as one list (RFC 9110, section 5.3)."""
+        if name not in self._headers:
+            return None
+        return b",".join(value for found, value in self._scope["headers"] if found == name).decode("latin-1")
 
     async def _guarded(self) -> None:
         try:
@@ -189,7 +194,7 @@ class _Exchange:
             principal,
             self._request_id,
             self._source,
-            traces.current_traceparent(),
+            traces.current(),
             idempotency_of(
                 self._scope,
                 self._headers.get(b"idempotency-key") if self._scope["method"] == "POST" else None,

@@ -161,6 +161,7 @@ server_name: kgents
 listen: "127.0.0.1:{port}"
 http: "127.0.0.1:{monitor_port}"
 pid_file: {text(self._pid_file)}
+logtime_utc: true
 log_file: {text(self._folder / "nats.log")}
 logfile_size_limit: {LOG_SIZE}
 logfile_max_num: {LOG_FILES}

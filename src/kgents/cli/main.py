@@ -12,7 +12,7 @@ import typer
 
 import kgents
 from kgents.cli import agents, autoscale, contexts, deploy, keys, ready, runs, scan, secrets, serve, tenants, usage
-from kgents.cli.options import ContextName, Output, group
+from kgents.cli.options import ContextName, DataFolder, KubeContext, Namespace, Output, cluster, group
 from kgents.cli.output import Format, note
 from kgents.errors import KgentsError
 
@@ -91,6 +91,53 @@ def health(
     from kgents.cli import health as command
 
     command.run(output, context, url)
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
+    tenant: Annotated[str, typer.Option(help="Only lines of this tenant's id.")] = "",
+    trace: Annotated[str, typer.Option(help="Only lines of this trace's id.")] = "",
+    level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"], typer.Option(help="This level and above.")
+    ] = "debug",
+    process: Annotated[list[str] | None, typer.Option(help="Only of this process, such as api or worker.")] = None,
+    since: Annotated[str, typer.Option(help="From a time on, or so long ago: 30s, 10m, 2h, 1d.")] = "",
+    until: Annotated[str, typer.Option(help="Until then.")] = "",
+    output: Output = Format.TABLE,
+    data: DataFolder = Path("data"),
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
+) -> None:
+    """Show logs, of this machine or of a cluster.
+
+    Without --since they are the last hundred lines.
+    """
+    from kgents.cli import logs as command
+    from kgents.cli.log_lines import Wanted
+
+    wanted = Wanted(level=level, tenant=tenant, trace=trace, processes=process or ())
+    place = cluster(kube_context, namespace)
+    command.run(wanted, since=since, until=until, follow=follow, output=output, data=data, cluster=place)
+
+
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds from one look to the next.")] = 2.0,
+    output: Output = Format.TABLE,
+    data: DataFolder = Path("data"),
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
+) -> None:
+    """Show what happens now, on this machine or in a cluster.
+
+    That is requests, latency, runs, tokens, backlog and health. Ctrl-C ends it.
+    """
+    from kgents.cli import top as command
+
+    place = cluster(kube_context, namespace)
+    command.run(once=once, interval=interval, output=output, data=data, cluster=place)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from kgents import app, config
 from kgents.agents import service
 from kgents.agents.model import AgentDefinition
 from kgents.bus.server import LocalNats
+from kgents.cli.log_file import open_append, rotated
 from kgents.cli.supervisor import Forked, Supervisor, call_in_child
 from kgents.cli.up import CannotStart, DataFolder, listen
 from kgents.clock import SystemClock
@@ -71,13 +72,16 @@ class OneMachine:
 
         Raises CannotStart, and what migrating raises for a data folder of a newer version.
         """
-        logs.configure("info", "up", stream=self._folder.log_file("up").open("a"))
+        own = self._folder.log_file("up")
+        logs.configure("info", "up", stream=rotated(own, open_append(own)))
         endpoint = self._nats.prepare()
         base = self._settings(endpoint)
         connections = {
             "database_url": base.database_url,
             "meter_url": base.meter_url,
             "meter_token": base.meter_token.get_secret_value(),
+            "url": self._url(),
+            **{f"{name}_metrics_url": self._metrics_url(name) for name in ("api", "worker")},
         }
         self._folder.keep(self._folder.path / "connections.json", connections)
         self._supervisor.start(_Nats(self._nats))
@@ -105,20 +109,26 @@ class OneMachine:
         self._folder.keep(self._folder.path / "pids.json", {name: str(pid) for name, pid in pids.items()})
 
     def _facts(self) -> dict[str, Any]:
-        host, port = self._listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104 - compared, not bound
+        url = self._url()
         return {
             "url": url,
             "api_key": self._keys["api_key"],
             "admin_key": self._keys["admin_key"],
-            "metrics_url": f"http://127.0.0.1:{self._ports['api']}/metrics",
-            "worker_metrics_url": f"http://127.0.0.1:{self._ports['worker']}/metrics",
+            "metrics_url": self._metrics_url("api"),
+            "worker_metrics_url": self._metrics_url("worker"),
             "meter_url": f"http://127.0.0.1:{self._ports['meter']}",
             "console_url": f"{url}/console",
             "data": str(self._folder.path),
             "pids": {"up": os.getpid(), **self._supervisor.pids()},
         }
+
+    def _url(self) -> str:
+        host, port = self._listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104 - compared, not bound
+
+    def _metrics_url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._ports[name]}/metrics"
 
     def _settings(self, endpoint: Any) -> Settings:
         secrets = self._folder.secrets()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print.")]
 ContextName = Annotated[str, typer.Option("--context", help="Which kgents to use; the current one by default.")]
 Most = Annotated[int, typer.Option(help="How many at most.", min=1)]
+KubeContext = Annotated[
+    str | None, typer.Option("--kube-context", help="A cluster: kubectl's context; the current one by default.")
+]
+Namespace = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="A cluster: the namespace; kgents-agents by default.")
+]
+DataFolder = Annotated[Path, typer.Option("--data", help="The folder of a kgents up.", envvar="KGENTS_DATA_DIR")]
+NAMESPACE = "kgents-agents"
+"""The one that all overlays of deploy/ have."""
 MeterName = Literal["runs", "input_tokens", "output_tokens", "tool_calls"]
 WindowName = Literal["hour", "day", "month"]
 
@@ -39,6 +49,13 @@ def route(*parts: str) -> str:
         if part in ("", ".", ".."):
             raise typer.BadParameter(f"{part!r} is not a name or an id")
     return "/v1/" + "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
+
+
+def cluster(kube_context: str | None, namespace: str | None) -> tuple[str, str] | None:
+    """kubectl's context and a namespace where either was given, or None: then this machine is meant."""
+    if kube_context is None and namespace is None:
+        return None
+    return kube_context or "", namespace or NAMESPACE
 
 
 def moment(value: Any) -> str:

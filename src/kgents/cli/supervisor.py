@@ -22,6 +22,7 @@ from typing import NoReturn, Protocol
 
 import structlog
 
+from kgents.cli.log_file import open_append, rotated
 from kgents.errors import KgentsError
 
 log = structlog.get_logger(__name__)
@@ -119,13 +120,14 @@ class Forked:
             os._exit(status)
 
     def _redirect(self) -> None:
-        target = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        target = open_append(self.log_file)
         source = os.open(os.devnull, os.O_RDONLY)
         os.dup2(source, 0)
         os.dup2(target, 1)
         os.dup2(target, 2)
         os.close(target)
         os.close(source)
+        sys.stdout = rotated(self.log_file, 1, 2)
 
 
 def call_in_child(work: Callable[[], dict[str, str]]) -> dict[str, str]:

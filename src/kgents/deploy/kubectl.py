@@ -106,21 +106,26 @@ class Kubectl:
             time.sleep(PAUSE)
         return ""
 
+    def logs(self, namespace: str, pod: str, *which: str) -> str:
+        """What a pod's container has logged; `which` are kubectl's options."""
+        return self._run("logs", pod, f"--namespace={namespace}", *which)
+
+    def follow_logs(self, namespace: str, pod: str, *which: str) -> subprocess.Popen[str]:
+        """A kubectl that goes on to print what a pod's container logs, until it is terminated or the container ends."""
+        command = self._command("logs", pod, f"--namespace={namespace}", "--follow", *which)
+        return subprocess.Popen(  # noqa: S603 - no shell; the arguments are ours, paths and names
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
     def raw(self, path: str) -> str:
         """What the API server answers to a GET of this path."""
         return self._run("get", f"--raw={path}")
 
     def _run(self, *arguments: str, given: str | None = None, fine: Sequence[int] = (0,), cluster: bool = True) -> str:
-        program = shutil.which(self.program)
-        if program is None:
-            raise Unprocessable(
-                "There is no kubectl on the PATH. Install it: https://kubernetes.io/docs/tasks/tools/",
-                code="no-kubectl",
-            )
-        context = [f"--context={self.context}"] if self.context and cluster else []
+        command = self._command(*arguments, cluster=cluster)
         try:
             done = subprocess.run(  # noqa: S603 - no shell; the arguments are ours, paths and names
-                [program, *context, *arguments], input=given, capture_output=True, text=True, timeout=120
+                command, input=given, capture_output=True, text=True, timeout=120
             )
         except subprocess.TimeoutExpired:
             raise Refused(f"`kubectl {arguments[0]}` did not end within two minutes.", code="cluster") from None
@@ -128,6 +133,15 @@ class Kubectl:
             said = _NOISE.sub("", done.stderr).strip() or done.stderr.strip() or done.stdout.strip()
             raise Refused(said or "kubectl failed", code="cluster")
         return done.stdout
+
+    def _command(self, *arguments: str, cluster: bool = True) -> Sequence[str]:
+        program = shutil.which(self.program)
+        if program is None:
+            raise Unprocessable(
+                "There is no kubectl on the PATH. Install it: https://kubernetes.io/docs/tasks/tools/",
+                code="no-kubectl",
+            )
+        return [program, *([f"--context={self.context}"] if self.context and cluster else []), *arguments]
 
 
 def _list(objects: Sequence[Object]) -> str:

@@ -1,74 +1,81 @@
 """Traces: W3C trace context always; spans by OpenTelemetry only where an OTLP endpoint is set.
 
-Without an endpoint the SDK is not even imported: a request's trace id is kept, logged and passed on, nothing more.
-GenAI attributes follow OpenTelemetry's semantic conventions, which are still in development; they are named only here.
+Without an endpoint the SDK is not even imported: a request's trace context is kept, logged and passed on, nothing more.
+Names follow OpenTelemetry's semantic conventions 1.44. A span holds names and ids that are ours, kinds of errors and
+counts, never a text, a key, a URL or a message of an error. Spans of models and tools are in genai.py, those of the bus
+in messaging.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Literal
 
+from kgents import __version__
+from kgents.errors import KgentsError
 from kgents.ids import random_bytes
 from kgents.telemetry import logs
+from kgents.telemetry.metrics import METHODS
+from kgents.telemetry.trace_context import headers, is_sampled, join, parse
 
-_PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
-
-
-class Call(Protocol):
-    """A model call that is being traced."""
-
-    def used(self, input_tokens: int, output_tokens: int) -> None:
-        """Say what the call used."""
-        ...
+Kind = Literal["SERVER", "CLIENT", "INTERNAL", "PRODUCER", "CONSUMER"]
+_current: ContextVar[str | None] = ContextVar("trace context", default=None)
 
 
-class _Untraced:
+class Untraced:
     """Stands for every span while tracing is off."""
 
-    def __enter__(self) -> _Untraced:
+    def __enter__(self) -> Untraced:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
-    def used(self, input_tokens: int, output_tokens: int) -> None:
+    def answered(self, **_: object) -> None:
+        """Nothing to say."""
+
+    def ended(self, _status: str, _code: str | None) -> None:
         """Nothing to say."""
 
 
-_UNTRACED = _Untraced()
+UNTRACED = Untraced()
 
 
 class _Tracing:
-    """The SDK, set up."""
+    """The SDK, set up. Which traces are recorded is for OTEL_TRACES_SAMPLER to say, which the SDK reads."""
 
-    def __init__(self, service: str) -> None:
-        from opentelemetry import propagate, trace
+    def __init__(self, service: str, instance: str, database: str) -> None:
+        from opentelemetry import context, propagate, trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.semconv.schemas import Schemas
 
-        self.provider = TracerProvider(resource=Resource.create({"service.name": service}))
+        about = {"service.name": service, "service.version": __version__, "service.instance.id": instance}
+        self.provider = TracerProvider(resource=Resource.create(about))
         self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self.tracer = self.provider.get_tracer("kgents")
+        self.tracer = self.provider.get_tracer("kgents", __version__, schema_url=Schemas.V1_44_0.value)
+        self.context = context
         self.trace = trace
         self.propagate = propagate
+        self.database = database
 
 
 _tracing: _Tracing | None = None
 
 
-def configure(service: str) -> None:
-    """Trace this process when OTEL_EXPORTER_OTLP_ENDPOINT (or its _TRACES_ form) is set."""
+def configure(service: str, instance: str, database: str) -> None:
+    """Trace this process when OTEL_EXPORTER_OTLP_ENDPOINT (or its _TRACES_ form) is set. `database` is the system that
+    its transactions are spoken of as: `sqlite` or `postgresql`.
+    """
     global _tracing
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-        _tracing = _Tracing(os.environ.get("OTEL_SERVICE_NAME", service))
+        _tracing = _Tracing(os.environ.get("OTEL_SERVICE_NAME", service), instance, database)
 
 
 def shutdown() -> None:
@@ -78,21 +85,55 @@ def shutdown() -> None:
         _tracing.provider.shutdown()
 
 
-def parse(traceparent: str | None) -> tuple[str, str] | None:
-    """Trace id and span id of a W3C `traceparent`, or None for one that is not valid."""
-    match = _PARENT.fullmatch(traceparent or "")
-    if match is None or match[1] == "0" * 32 or match[2] == "0" * 16:
-        return None
-    return match[1], match[2]
+def is_on() -> bool:
+    """Whether this process records traces."""
+    return _tracing is not None
 
 
-def current_traceparent() -> str | None:
-    """The `traceparent` to pass on."""
-    if _tracing:
-        carrier: dict[str, str] = {}
-        _tracing.propagate.inject(carrier)
-        return carrier.get("traceparent")
-    return _current.get()
+def current() -> str | None:
+    """The trace context to keep or to pass on (see trace_context.py), with the current span as the parent."""
+    if _tracing is None:
+        return _current.get()
+    carrier: dict[str, str] = {}
+    _tracing.propagate.inject(carrier)
+    return join(carrier.get("traceparent"), carrier.get("tracestate"))
+
+
+def outgoing() -> dict[str, str]:
+    """The headers by which another server goes on with the trace."""
+    return headers(current())
+
+
+def recorded(context: str | None) -> str | None:
+    """A trace context, if this process records traces and that trace is recorded: what messages carry."""
+    return context if _tracing and context and is_sampled(context) else None
+
+
+def in_a_span() -> bool:
+    """Whether the current span is one of this process or of one before it."""
+    return _tracing is not None and bool(_tracing.trace.get_current_span().get_span_context().is_valid)
+
+
+def recorded_now() -> str | None:
+    """`recorded` of the current trace context."""
+    return recorded(current()) if _tracing else None
+
+
+@contextmanager
+def within(context: str | None) -> Iterator[None]:
+    """Go on with a trace context in another task."""
+    if _tracing is None:
+        token = _current.set(context)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+        return
+    attached = _tracing.context.attach(_tracing.propagate.extract(headers(context)))
+    try:
+        yield
+    finally:
+        _tracing.context.detach(attached)
 
 
 class Exchange:
@@ -103,29 +144,32 @@ class Exchange:
 
     def answered(self, method: str, route: str, status: int) -> None:
         """Say which route answered, and how."""
-        if self._span is not None:
-            self._span.update_name(f"{method} {route}")
-            self._span.set_attribute("http.route", route)
-            self._span.set_attribute("http.response.status_code", status)
+        if self._span is None:
+            return
+        self._span.update_name(f"{_method(method)} {route}")
+        self._span.set_attribute("http.route", route)
+        self._span.set_attribute("http.response.status_code", status)
+        if status >= 500:
+            fail(self._span, str(status))
 
 
 class _UntracedExchange(Exchange):
     """A request while tracing is off: its trace's id is kept all the same, for the logs and to pass on."""
 
-    def __init__(self, traceparent: str | None) -> None:
+    def __init__(self, traceparent: str | None, tracestate: str | None) -> None:
         super().__init__()
         parsed = parse(traceparent)
         if parsed is None:
             random = random_bytes(24).hex()
             trace_id = random[:32]
-            traceparent = f"00-{trace_id}-{random[32:]}-00"
+            self._context: str | None = f"00-{trace_id}-{random[32:]}-00"
         else:
             trace_id = parsed[0]
-        self._traceparent = traceparent
+            self._context = join(traceparent, tracestate) if tracestate else traceparent
         self._bound = logs.bound(trace_id=trace_id)
 
     def __enter__(self) -> Exchange:
-        self._token = _current.set(self._traceparent)
+        self._token = _current.set(self._context)
         self._bound.__enter__()
         return self
 
@@ -134,100 +178,95 @@ class _UntracedExchange(Exchange):
         _current.reset(self._token)
 
 
-def server_span(method: str, traceparent: str | None) -> AbstractContextManager[Exchange]:
+def server_span(
+    method: str, traceparent: str | None, tracestate: str | None = None
+) -> AbstractContextManager[Exchange]:
     """An HTTP request, in the trace that its client began or in one of its own."""
-    return _UntracedExchange(traceparent) if _tracing is None else _server_span(method, traceparent)
+    if _tracing is None:
+        return _UntracedExchange(traceparent, tracestate)
+    return _server_span(_method(method), join(traceparent, tracestate))
 
 
 @contextmanager
-def _server_span(method: str, traceparent: str | None) -> Iterator[Exchange]:
-    assert _tracing is not None
-    parent = traceparent if parse(traceparent) else None
-    with _span(f"HTTP {method}", _tracing.trace.SpanKind.SERVER, parent, {"http.request.method": method}) as span:
-        yield Exchange(span)
+def _server_span(method: str, context: str | None) -> Iterator[Exchange]:
+    with span(f"HTTP {method}", "SERVER", context, {"http.request.method": method}) as found:
+        yield Exchange(found)
+
+
+def _method(method: str) -> str:
+    return method if method in METHODS else "_OTHER"
 
 
 @contextmanager
-def _span(name: str, kind: Any, traceparent: str | None, attributes: dict[str, Any]) -> Iterator[Any]:
+def span(
+    name: str, kind: Kind, context: str | None, attributes: Mapping[str, Any], links: Iterable[str] = ()
+) -> Iterator[Any]:
+    """A span, as the current one within, while this process records traces. Its parent is in another process where a
+    trace context is given, or else the current span. An attribute of None is left out.
+    """
     assert _tracing is not None
-    parent = _tracing.propagate.extract({"traceparent": traceparent}) if traceparent else None
-    with _tracing.tracer.start_as_current_span(
-        name, context=parent, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as span:
-        context = span.get_span_context()
-        with logs.bound(trace_id=f"{context.trace_id:032x}", span_id=f"{context.span_id:016x}"):
-            yield span
+    started = begin(name, kind, context, attributes, links)
+    place = started.get_span_context()
+    with (
+        ending(started),
+        _tracing.trace.use_span(started, record_exception=False, set_status_on_exception=False),
+        logs.bound(trace_id=f"{place.trace_id:032x}", span_id=f"{place.span_id:016x}"),
+    ):
+        yield started
 
 
-def run_span(run_id: str, agent_id: str, traceparent: str | None) -> Any:
-    """A run being carried out, in the trace of the request that asked for it."""
-    if _tracing is None:
-        return _UNTRACED
-    attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.id": agent_id, "kgents.run.id": run_id}
-    parent = None if _tracing.trace.get_current_span().get_span_context().is_valid else traceparent
-    return _span("invoke_agent", _tracing.trace.SpanKind.INTERNAL, parent, attributes)
-
-
-def model_call(model: str) -> Any:
-    """A call of a model; tell it what was used."""
-    if _tracing is None:
-        return _UNTRACED
-    return _model_call(model)
+def begin(name: str, kind: Kind, context: str | None, attributes: Mapping[str, Any], links: Iterable[str] = ()) -> Any:
+    """As `span`, but not the current one; end it with `ending`."""
+    assert _tracing is not None
+    return _tracing.tracer.start_span(
+        name,
+        context=_tracing.propagate.extract(headers(context)) if context else None,
+        kind=_tracing.trace.SpanKind[kind],
+        attributes={key: value for key, value in attributes.items() if value is not None},
+        links=[_tracing.trace.Link(_place(link)) for link in links],
+    )
 
 
 @contextmanager
-def _model_call(model: str) -> Iterator[Call]:
+def ending(started: Any) -> Iterator[None]:
+    """End a span with the block, as failed where that raises."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+            fail(started, _kind(error))
+        raise
+    finally:
+        started.end()
+
+
+def _place(context: str) -> Any:
     assert _tracing is not None
-    provider, _, name = model.partition(":")
-    attributes = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": provider, "gen_ai.request.model": name}
-    with _span(f"chat {name}", _tracing.trace.SpanKind.CLIENT, None, attributes) as span:
-        yield _TracedCall(span)
+    extracted = _tracing.propagate.extract(headers(context))
+    return _tracing.trace.get_current_span(extracted).get_span_context()
 
 
-class _TracedCall:
-    def __init__(self, span: Any) -> None:
-        self._span = span
-
-    def used(self, input_tokens: int, output_tokens: int) -> None:
-        self._span.set_attribute("gen_ai.usage.input_tokens", input_tokens)
-        self._span.set_attribute("gen_ai.usage.output_tokens", output_tokens)
+def fail(span: Any, kind: str) -> None:
+    """Say that what a span tells of failed, with the kind of error."""
+    assert _tracing is not None
+    span.set_attribute("error.type", kind)
+    span.set_status(_tracing.trace.StatusCode.ERROR)
 
 
-def tool_call(name: str) -> Any:
-    """A call of a tool."""
-    if _tracing is None:
-        return _UNTRACED
-    attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
-    return _span(f"execute_tool {name}", _tracing.trace.SpanKind.INTERNAL, None, attributes)
+def _kind(error: BaseException) -> str:
+    """What kind of error it is. Never its message: that may quote what a tenant sent."""
+    return error.code if isinstance(error, KgentsError) else type(error).__qualname__
 
 
-def sql(operation: str) -> Any:
+def failed(error: BaseException) -> None:
+    """Say that what the current span tells of failed, where that is answered and not raised."""
+    if _tracing:
+        fail(_tracing.trace.get_current_span(), _kind(error))
+
+
+def sql(operation: str) -> AbstractContextManager[object]:
     """A transaction, from the wish for it to its commit. `operation` names what it does, never what with."""
     if _tracing is None:
-        return _UNTRACED
-    return _span(operation, _tracing.trace.SpanKind.CLIENT, None, {"db.operation.name": operation})
-
-
-def publish(subject: str, messages: int = 1) -> Any:
-    """The sending of messages to the bus, until it has stored them."""
-    if _tracing is None:
-        return _UNTRACED
-    attributes = {
-        "messaging.system": "nats",
-        "messaging.operation.name": "publish",
-        "messaging.destination.name": subject,
-        "messaging.batch.message_count": messages,
-    }
-    return _span(f"publish {subject}", _tracing.trace.SpanKind.PRODUCER, None, attributes)
-
-
-def process(subject: str, traceparent: str | None = None) -> Any:
-    """The handling of a message from the bus, in the trace of the work that it tells of."""
-    if _tracing is None:
-        return _UNTRACED
-    attributes = {
-        "messaging.system": "nats",
-        "messaging.operation.name": "process",
-        "messaging.destination.name": subject,
-    }
-    return _span(f"process {subject}", _tracing.trace.SpanKind.CONSUMER, traceparent, attributes)
+        return UNTRACED
+    attributes = {"db.operation.name": operation, "db.system.name": _tracing.database}
+    return span(operation, "CLIENT", None, attributes)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from kgents.clock import month_of, to_rfc3339
 from kgents.errors import QuotaExceeded
 from kgents.store import outbox
+from kgents.telemetry.trace_context import headers
 from kgents.usage import repository
 from kgents.usage.model import NOTHING, Amounts, Balance, UsageEvent
 from kgents.usage.repository import Key
@@ -21,7 +22,7 @@ class Posting(NamedTuple):
 
     `release` of the period `release_period` is what the work had reserved; `reserve` is what its next step may use at
     worst; `events` is what it did use. A posting with a `reserve` that does not fit is refused as a whole only when it
-    has no events: what was used is always recorded.
+    has no events: what was used is always recorded. the trace `context` goes with the events.
     """
 
     tenant_id: str
@@ -31,6 +32,7 @@ class Posting(NamedTuple):
     release: Amounts = NOTHING
     release_period: str = ""
     reserve: Amounts = NOTHING
+    context: str | None = None
 
 
 def quota_error(meter: str, balance: Balance, wanted: Amounts) -> QuotaExceeded:
@@ -69,7 +71,7 @@ def post(connection: Connection, postings: Sequence[Posting], *, source: str) ->
         if posting.events:
             _add(deltas, balances, (posting.tenant_id, period), posting.used, NOTHING)
             events.extend(posting.events)
-            rows.append(outbox_row(posting.events, source=source, now=posting.now))
+            rows.append(outbox_row(posting.events, source=source, now=posting.now, context=posting.context))
         refusal = None
         if any(posting.reserve):
             balance = balances.get((posting.tenant_id, period))
@@ -110,15 +112,18 @@ def _add(
         balances[key] = Balance(*key, balance.used.plus(used), balance.reserved.plus(reserved), balance.limits)
 
 
-def outbox_row(events: Sequence[UsageEvent], *, source: str, now: int) -> outbox.NewRow:
-    """The outbox row of the events of one step: a JSON array of CloudEvents, ready for the meter's batch route."""
+def outbox_row(events: Sequence[UsageEvent], *, source: str, now: int, context: str | None = None) -> outbox.NewRow:
+    """The outbox row of the events of one step: a JSON array of CloudEvents, ready for the meter's batch route. Those
+    of a trace that is recorded have CloudEvents' extension for it until they are handed to the meter.
+    """
     first = events[0]
     time = to_rfc3339(first.occurred_at)  # one step's events have one time
+    more = headers(context)
     return outbox.NewRow(
         tenant_id=first.tenant_id,
         topic="usage",
         message_id=first.event_id,
-        payload=orjson.dumps([_cloud_event(event, source, time) for event in events]).decode(),
+        payload=orjson.dumps([_cloud_event(event, source, time) | more for event in events]).decode(),
         created_at=now,
     )
 

@@ -30,11 +30,12 @@ SAME_MESSAGE = 120  # seconds in which whoever sends a message again gives it on
 
 
 class Queued(NamedTuple):
-    """A queued run at its attempt."""
+    """A queued run at its attempt, and the trace context that it was asked for in."""
 
     tenant_id: str
     run_id: str
     attempt: int
+    context: str | None
 
 
 class _Suspects(NamedTuple):
@@ -81,7 +82,7 @@ class LostRuns:
 def handed_over(connection: Connection, before: int) -> list[Queued]:
     """Queued runs that were asked for before that time and whose message has left the outbox, oldest first."""
     statement = (
-        sa.select(runs.c.tenant_id, runs.c.run_id, runs.c.attempt)
+        sa.select(runs.c.tenant_id, runs.c.run_id, runs.c.attempt, runs.c.traceparent)
         .where(UNFINISHED, runs.c.owner.is_(None), runs.c.status == "queued", runs.c.created_at < before)
         .order_by(runs.c.run_id)
         .limit(MOST)
@@ -92,7 +93,7 @@ def handed_over(connection: Connection, before: int) -> list[Queued]:
 def send_again(connection: Connection, suspects: frozenset[Queued], now: int) -> int:
     """Put a message into the outbox for each of the runs that is queued as it was; answers how many."""
     statement = (
-        sa.select(runs.c.tenant_id, runs.c.run_id, runs.c.attempt)
+        sa.select(runs.c.tenant_id, runs.c.run_id, runs.c.attempt, runs.c.traceparent)
         .where(runs.c.run_id.in_([run.run_id for run in suspects]), runs.c.status == "queued")
         .order_by(runs.c.run_id)
         .with_for_update()
@@ -102,13 +103,19 @@ def send_again(connection: Connection, suspects: frozenset[Queued], now: int) ->
     window = now // (SAME_MESSAGE * SECOND)
     outbox.add_many(
         connection,
-        [queue_row(*run, now)._replace(message_id=f"{run.run_id}:{run.attempt}:{window}") for run in lost],
+        [_row(run, now)._replace(message_id=f"{run.run_id}:{run.attempt}:{window}") for run in lost],
     )
     return len(lost)
 
 
 def _without_message(connection: Connection, queued: Sequence[Queued]) -> list[Queued]:
     """Those of the runs for which none waits in the outbox."""
-    payloads = {queue_row(*run, 0).payload: run for run in queued}
-    waiting = outbox.holds(connection, "run", list(payloads)) if payloads else set()
-    return [run for payload, run in payloads.items() if payload not in waiting]
+    payloads = {run: {_row(run).payload, _row(run, traced=True).payload} for run in queued}
+    every = [payload for either in payloads.values() for payload in either]
+    waiting = outbox.holds(connection, "run", every) if every else set()
+    return [run for run, either in payloads.items() if not either & waiting]
+
+
+def _row(run: Queued, now: int = 0, *, traced: bool = False) -> outbox.NewRow:
+    """A run's message, and as it is where the process that queued it recorded the trace."""
+    return queue_row(run.tenant_id, run.run_id, run.attempt, now, context=run.context if traced else None)

@@ -12,8 +12,9 @@ from kgents.bus.nats import Bus, Delivery
 from kgents.bus.streams import USAGE_STREAM, USAGE_SUBJECT
 from kgents.errors import Unavailable
 from kgents.meter.client import MeterClient, MeterRefused, MeterUnavailable
-from kgents.telemetry import traces
+from kgents.telemetry import messaging
 from kgents.telemetry.metrics import Metrics
+from kgents.telemetry.trace_context import without_contexts
 from kgents.usage.delivery import Refused, count_events, deliver, is_array, join
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,8 @@ class MeterSink:
         ):
             async for batch in together:
                 try:
-                    with traces.process(USAGE_SUBJECT):
+                    contexts = messaging.contexts_of(delivery.data for delivery in batch)
+                    with messaging.process(USAGE_SUBJECT, len(batch), contexts):
                         refused = await self._deliver(batch)
                         await self._settle(batch, refused)
                 except asyncio.CancelledError:
@@ -64,11 +66,12 @@ class MeterSink:
             return refused
 
     async def _hand_over(self, batch: Sequence[Delivery]) -> list[list[Refused]]:
-        if len(batch) > 1 and all(is_array(delivery.data) for delivery in batch):
+        payloads = [without_contexts(delivery.data) for delivery in batch]
+        if len(payloads) > 1 and all(map(is_array, payloads)):
             with contextlib.suppress(MeterRefused):  # then it is for one of them: each by itself shows which
-                await self._meter.ingest(join([delivery.data for delivery in batch]))
-                return [[] for _ in batch]
-        return [await deliver(self._meter, delivery.data) for delivery in batch]
+                await self._meter.ingest(join(payloads))
+                return [[] for _ in payloads]
+        return [await deliver(self._meter, payload) for payload in payloads]
 
     async def _settle(self, batch: Sequence[Delivery], refused: Sequence[Sequence[Refused]]) -> None:
         """Take the messages off the bus. One with events that the meter refused is terminated, of which the bus tells

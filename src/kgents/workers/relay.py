@@ -14,7 +14,7 @@ from kgents.errors import KgentsError
 from kgents.store.drain import drain
 from kgents.store.engine import Store
 from kgents.store.outbox import OutboxRow
-from kgents.telemetry import traces
+from kgents.telemetry import messaging
 from kgents.telemetry.metrics import Metrics
 from kgents.usage.delivery import count_events, join
 
@@ -81,7 +81,7 @@ class Relay:
         """Publish; answers the `seq` of the rows that the bus has stored."""
         if not packs:
             return []
-        with traces.publish(subject, len(packs)):
+        with messaging.publish(subject, len(packs), messaging.contexts_of(payload for _, payload, _ in packs)):
             acks = await self._bus.publish_many(
                 subject, [(message_id, payload) for message_id, payload, _ in packs], timeout=TIMEOUT
             )

@@ -13,10 +13,11 @@ from kgents.agents.executor import Executor
 from kgents.agents.prepare import Planner
 from kgents.agents.runs import Claim
 from kgents.bus.nats import Bus, Delivery
-from kgents.bus.streams import RUNS_STREAM
+from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
 from kgents.clock import Clock
 from kgents.errors import KgentsError, Unavailable
 from kgents.store.engine import Scope, Store
+from kgents.telemetry import messaging, traces
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +70,8 @@ class RunWorker:
     async def _handle(self, delivery: Delivery) -> None:
         alive = asyncio.create_task(self._stay_alive(delivery))
         try:
-            delay = await self._work(delivery)
+            with messaging.process(RUNS_SUBJECT, contexts=messaging.contexts_of([delivery.data])):
+                delay = await self._work(delivery)
         except Exception as error:
             log.exception("background run failed unexpectedly", exc_info=error)
             delay = BUSY_DELAY
@@ -99,7 +101,7 @@ class RunWorker:
             return BUSY_DELAY
         now = self._clock.now()
         try:
-            with self._executor.awaiting(run_id):
+            with traces.sql("claim run"), self._executor.awaiting(run_id):
                 claim = await self._store.write(
                     Scope.tenant(tenant_id),
                     lambda connection: runs.claim(

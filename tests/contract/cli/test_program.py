@@ -51,6 +51,8 @@ def _seconds(*arguments: str) -> float:
         "health",
         "usage show",
         "context list",
+        "logs --help",
+        "top --help",
     ],
 )
 def test_commands_over_http_do_not_import_the_server(up: Up, tmp_path: Path, command: str) -> None:
@@ -75,7 +77,7 @@ def test_help_names_every_command(stranger: Cli) -> None:
     done = stranger("--help")
     shown = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
     assert shown == [
-        *("up", "chat", "login", "health", "migrate", "backup", "restore", "completion"),
+        *("up", "chat", "login", "health", "logs", "top", "migrate", "backup", "restore", "completion"),
         *("tenant", "key", "agent", "run", "context", "usage", "serve", "deploy", "secrets", "autoscale", "ready"),
         "scan",
     ]

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 import uvicorn
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 
 from kgents.agents.tools import mcp as mcp_tools
 from kgents.agents.tools.toolbox import Toolbox
 from kgents.clock import ManualClock
 from kgents.config import Settings
+from kgents.telemetry import traces
 from tests.support.canary import plain, redirect, serve
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 ALLOWED = Settings(egress_allow=["127.0.0.0/8"])
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def weather_server(seen: list[str]) -> MCPServer:
@@ -46,6 +48,11 @@ def weather_server(seen: list[str]) -> MCPServer:
         return {"one": 1}
 
     @server.tool()
+    def traced(context: Context) -> dict[str, Any]:
+        meta = context.request_context.meta or {}
+        return {name: meta.get(name) for name in ("traceparent", "tracestate")}
+
+    @server.tool()
     def long() -> str:
         return "x" * 500_000
 
@@ -58,9 +65,21 @@ def seen() -> list[str]:
 
 
 @pytest.fixture
-async def url(seen: list[str]) -> AsyncIterator[str]:
+def heads() -> list[dict[bytes, bytes]]:
+    """The headers of each request that the server was sent."""
+    return []
+
+
+@pytest.fixture
+async def url(seen: list[str], heads: list[dict[bytes, bytes]]) -> AsyncIterator[str]:
     port = free_port()
-    app = weather_server(seen).streamable_http_app()
+    served = weather_server(seen).streamable_http_app()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            heads.append(dict(scope["headers"]))
+        await served(scope, receive, send)
+
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
     )
@@ -84,7 +103,7 @@ async def test_lists_the_servers_tools_under_its_name(url: str) -> None:
     async with opened(url) as box:
         assert names(box) == [
             "clock",
-            *(f"weather_{name}" for name in ("forecast", "failing", "slow", "numbers", "long")),
+            *(f"weather_{name}" for name in ("forecast", "failing", "slow", "numbers", "traced", "long")),
         ]
         forecast = box.definitions[1]
         assert forecast.description == "Tells the weather in a city."
@@ -100,6 +119,15 @@ async def test_calls_a_tool(url: str) -> None:
 async def test_a_structured_result_is_text(url: str) -> None:
     async with opened(url) as box:
         assert json.loads(await box.call("weather_numbers", {})) == {"one": 1}
+
+
+async def test_the_server_goes_on_with_the_trace(url: str, heads: list[dict[bytes, bytes]]) -> None:
+    with traces.server_span("POST", TRACEPARENT, "vendor=1"):
+        async with opened(url) as box:
+            told = json.loads(await box.call("weather_traced", {}))
+    assert told == {"traceparent": TRACEPARENT, "tracestate": "vendor=1"}
+    sent = {(head.get(b"traceparent"), head.get(b"tracestate")) for head in heads}
+    assert sent == {(TRACEPARENT.encode(), b"vendor=1")}
 
 
 async def test_a_long_result_is_cut_off(url: str) -> None:

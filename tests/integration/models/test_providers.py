@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import pytest
+import yarl
 from pydantic import SecretStr
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import (
     InstructionPart,
     ModelMessage,
@@ -25,14 +28,18 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
+from kgents.agents.models import openai_chat
+from kgents.agents.models.chat_client import Session
 from kgents.agents.models.registry import ModelRegistry, translate
 from kgents.config import ProviderSettings, Settings
 from kgents.errors import KgentsError, ModelFailed, ModelTimeout
+from kgents.telemetry import traces
 from tests.support.ports import free_port
 from tests.support.upstream import SECRET_IN_ANSWERS, Upstream, serve_upstream
 
 KEY = "sk-our-secret"
 TIMEOUT = 0.5
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture
@@ -235,6 +242,27 @@ async def test_a_providers_models_share_its_connections(registry: ModelRegistry,
     assert upstream.connections == 1
 
 
+async def test_an_operators_own_server_goes_on_with_the_trace(registry: ModelRegistry, upstream: Upstream) -> None:
+    with traces.server_span("POST", TRACEPARENT):
+        await ask(registry, "answer")
+    assert upstream.traceparents == [TRACEPARENT]
+
+
+async def test_a_trace_ends_before_openai() -> None:
+    class Deaf(Session):
+        async def post(self, url: yarl.URL, body: bytes, headers: Mapping[str, str]) -> Any:
+            sent.append((url.host, headers))
+            raise TimeoutError
+
+    sent: list[tuple[str | None, Mapping[str, str]]] = []
+    session = Deaf(1.0, connect=1.0, pool=1.0, connections=1, idle=1.0)
+    with traces.server_span("POST", TRACEPARENT), pytest.raises(ModelAPIError):
+        await openai_chat.build("gpt", KEY, None, session).request(HISTORY, None, ModelRequestParameters())
+    ((host, headers),) = sent
+    assert host == "api.openai.com"
+    assert "traceparent" not in headers
+
+
 @pytest.mark.parametrize(
     ("kind", "model", "text", "tokens"),
     [("anthropic", "claude", "Hello from Claude", (5, 4)), ("google", "gemini", "Hello from Gemini", (6, 3))],
@@ -245,7 +273,9 @@ async def test_other_kinds_of_provider_answer(
     url = upstream.url.removesuffix("/v1")
     provider = ProviderSettings.model_validate({"kind": kind, "base_url": url, "api_key": KEY})
     async with aclosing(ModelRegistry(Settings(providers={"other": provider}), timeout=TIMEOUT)) as registry:
-        response = await registry.resolve(f"other:{model}").request(HISTORY, None, ModelRequestParameters())
+        with traces.server_span("POST", TRACEPARENT):
+            response = await registry.resolve(f"other:{model}").request(HISTORY, None, ModelRequestParameters())
+    assert upstream.traceparents == [""]
     assert response.parts == [TextPart(text)]
     assert (response.usage.input_tokens, response.usage.output_tokens) == tokens
     assert upstream.keys == [KEY]

@@ -21,6 +21,8 @@ from tests.integration.workers.conftest import TENANT
 from tests.integration.workers.running import waiting_in
 from tests.support.runs import a_run
 
+TRACED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 class Queue:
     """The queue of runs, as tests see it and break it."""
@@ -31,17 +33,26 @@ class Queue:
         self._clock = clock
         self.bus = bus
 
-    async def put(self, *run_ids):
-        """Record queued runs of now, each with its message in the outbox."""
+    async def put(self, *run_ids, context=None):
+        """Record queued runs of now, each with its message in the outbox, in a recorded trace if one is given."""
         now = self._clock.now()
         made = [
-            a_run(TENANT, run_id=run_id, owner=None, mode="background", status="queued", attempt=0, created_at=now)
+            a_run(
+                TENANT,
+                run_id=run_id,
+                owner=None,
+                mode="background",
+                status="queued",
+                attempt=0,
+                created_at=now,
+                traceparent=context,
+            )
             for run_id in run_ids
         ]
 
         def unit(connection):
             repository.insert_runs(connection, made)
-            outbox.add_many(connection, [queue_row(TENANT, run_id, 0, now) for run_id in run_ids])
+            outbox.add_many(connection, [queue_row(TENANT, run_id, 0, now, context=context) for run_id in run_ids])
 
         await self._ledger.write(Scope.system(), unit)
 
@@ -151,8 +162,9 @@ async def test_a_stream_that_was_made_anew_loses_no_run(ledger, queue, lost, clo
     assert (before, found) == (0, [0, 2])
 
 
-async def test_a_run_whose_message_waits_in_the_outbox_is_not_lost(ledger, queue, lost, clock):
-    await queue.put("run_1")
+@pytest.mark.parametrize("context", [None, TRACED, f"{TRACED} vendor=1"])
+async def test_a_run_whose_message_waits_in_the_outbox_is_not_lost(ledger, queue, lost, clock, context):
+    await queue.put("run_1", context=context)
     clock.advance(3600)
 
     assert [await lost.sweep() for _ in range(3)] == [0, 0, 0]

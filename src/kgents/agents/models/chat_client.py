@@ -22,6 +22,8 @@ from openai import APIConnectionError, APIError, APITimeoutError, AsyncOpenAI, N
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import ValidationError
 
+from kgents.telemetry import traces
+
 MAX_EVENT = 16 * 1024 * 1024  # bytes of one event of a stream, unpacked, or of an answer in one piece
 
 _JSON = "application/json"
@@ -46,6 +48,12 @@ class ChatClient(AsyncOpenAI):
     def chat(self) -> Any:
         """OpenAI's name for what holds `completions`."""
         return _Chat(_Completions(self, self._session))
+
+
+OPENAI = "api.openai.com"
+"""The trace ends before it. Any other server is one that an operator named, such as a vLLM or a gateway of their own,
+and goes on with the trace.
+"""
 
 
 class _Nowhere(httpx2.AsyncBaseTransport):
@@ -122,7 +130,12 @@ class _Completions:
             body["stream"] = True
         if isinstance(extra_body, Mapping):
             body.update(extra_body)
-        headers = {"Authorization": f"Bearer {self._client.api_key}", "Content-Type": _JSON, **(extra_headers or {})}
+        headers = {
+            "Authorization": f"Bearer {self._client.api_key}",
+            "Content-Type": _JSON,
+            **(traces.outgoing() if self._url.host != OPENAI else {}),
+            **(extra_headers or {}),
+        }
         try:
             response = await self._session.post(self._url, orjson.dumps(body), headers)
             if response.status >= 300:

@@ -12,9 +12,7 @@ from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.usage import RequestUsage
 
-from kgents.agents.models.chat_client import ChatClient, Session, ValidCompletion
-
-_OPENAI = "https://api.openai.com/v1"
+from kgents.agents.models.chat_client import OPENAI, ChatClient, Session, ValidCompletion
 
 
 class ChatModel(OpenAIChatModel):
@@ -36,10 +34,10 @@ def build(name: str, key: str, base_url: str | None, session: Session) -> Model[
     """The model `name` of the server at `base_url` (OpenAI's own without one)."""
     # A stream that ends without saying why it ends was cut off on its way.
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    if base_url is not None and yarl.URL(base_url).host != "api.openai.com":
+    if base_url is not None and yarl.URL(base_url).host != OPENAI:
         # Servers of open models know the older name of the limit, and would read `<|im_start|>` in a user's text as
         # their own control token.
         profile["openai_chat_supports_max_completion_tokens"] = False
         profile["may_tokenize_special_tokens_in_content"] = True
-    client = ChatClient(session, api_key=key or "none", base_url=base_url or _OPENAI)
+    client = ChatClient(session, api_key=key or "none", base_url=base_url or f"https://{OPENAI}/v1")
     return ChatModel(name, provider=OpenAIProvider(openai_client=client), profile=profile)

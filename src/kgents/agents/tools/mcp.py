@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 import orjson
@@ -21,6 +21,7 @@ from kgents.agents.models.json_schema import check_schema
 from kgents.agents.tools.egress import EgressRules, EgressTransport, egress_client
 from kgents.agents.tools.failures import ToolError
 from kgents.errors import Unprocessable
+from kgents.telemetry import traces
 
 T = TypeVar("T")
 
@@ -42,6 +43,17 @@ class McpTool:
     remote_name: str
 
 
+class _Call(NamedTuple):
+    """A call that waits for its turn. The trace goes on at the server: gateways read it from the request's headers,
+    servers from MCP's own `_meta`.
+    """
+
+    remote_name: str
+    arguments: dict[str, Any]
+    context: str | None
+    answer: asyncio.Future[str]
+
+
 class McpServer:
     """A connection to one MCP server. `open` it, `call` its tools one after the other, `close` it."""
 
@@ -52,7 +64,7 @@ class McpServer:
         self._rules = rules
         self._transport: EgressTransport
         self._task: asyncio.Task[None] | None = None
-        self._calls: asyncio.Queue[tuple[str, dict[str, Any], asyncio.Future[str]]] = asyncio.Queue()
+        self._calls: asyncio.Queue[_Call] = asyncio.Queue()
         self._why = "The connection to the server failed."
 
     async def open(self) -> list[McpTool]:
@@ -77,7 +89,7 @@ class McpServer:
         if self._task is None or self._task.done():
             await self.open()
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._calls.put_nowait((remote_name, arguments, answer))
+        self._calls.put_nowait(_Call(remote_name, arguments, traces.current(), answer))
         return await self._outcome(answer)
 
     async def close(self) -> None:
@@ -106,7 +118,7 @@ class McpServer:
         from mcp_types import Implementation
 
         # A request that times out by itself would end the connection; the timeouts of a call end only the call.
-        http = egress_client(self._transport, headers=self._headers, timeout=2 * CALL_SECONDS)
+        http = egress_client(self._transport, headers=self._headers | traces.outgoing(), timeout=2 * CALL_SECONDS)
         try:
             async with (
                 http,
@@ -121,15 +133,18 @@ class McpServer:
                 client.session.validate_tool_result = _unchecked  # type: ignore[method-assign]
                 ready.set_result(_tools(self.name, await _listed(client)))
                 while True:
-                    remote_name, arguments, answer = await self._calls.get()
-                    await self._answer(client, remote_name, arguments, answer)
+                    call = await self._calls.get()
+                    with traces.within(call.context):
+                        http.headers.update(traces.outgoing())
+                        await self._answer(client, call)
         except Exception as error:
             self._why = f"The connection to the server failed: {_reason(error)}"
 
-    async def _answer(self, client: Any, name: str, arguments: dict[str, Any], answer: asyncio.Future[str]) -> None:
+    async def _answer(self, client: Any, call: _Call) -> None:
+        answer = call.answer
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                result = await client.call_tool(name, arguments)
+                result = await client.call_tool(call.remote_name, call.arguments, meta=traces.outgoing())
         except TimeoutError:
             failure = ToolError(f"The tool did not answer within {CALL_SECONDS:g} s.")
         except Exception as error:

@@ -22,6 +22,7 @@ from kgents.agents.tools.mcp import McpServer, McpTool, local_name
 from kgents.clock import Clock
 from kgents.config import Settings
 from kgents.errors import Unprocessable
+from kgents.telemetry import traces
 
 Action = Callable[[dict[str, Any]], Awaitable[str]]
 
@@ -93,10 +94,13 @@ class Toolbox:
                 return f"Error: the arguments do not match the tool's schema: {wrong}."
             return await run(arguments)
         except ToolError as error:
+            traces.failed(error)
             return f"Error: {error}"
         except Unprocessable as error:
+            traces.failed(error)
             return f"Error: {error.detail}"
         except Exception as error:
+            traces.failed(error)
             return f"Error: the tool failed ({type(error).__name__})."
 
     def _add(self, kind: str, definition: ToolDefinition, run: Action) -> None:
