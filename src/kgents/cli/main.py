@@ -11,7 +11,22 @@ from typing import Annotated, Literal
 import typer
 
 import kgents
-from kgents.cli import agents, autoscale, contexts, deploy, keys, ready, runs, scan, secrets, serve, tenants, usage
+from kgents.cli import (
+    agents,
+    autoscale,
+    capacity,
+    contexts,
+    deploy,
+    keys,
+    loadtest,
+    ready,
+    runs,
+    scan,
+    secrets,
+    serve,
+    tenants,
+    usage,
+)
 from kgents.cli.options import ContextName, DataFolder, KubeContext, Namespace, Output, cluster, group
 from kgents.cli.output import Format, note
 from kgents.errors import KgentsError
@@ -198,6 +213,8 @@ app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(autoscale.autoscale, name="autoscale")
 app.add_typer(ready.ready, name="ready")
 app.add_typer(scan.scan, name="scan")
+app.add_typer(loadtest.loadtest, name="loadtest")
+app.add_typer(capacity.capacity, name="capacity")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

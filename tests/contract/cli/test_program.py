@@ -79,7 +79,7 @@ def test_help_names_every_command(stranger: Cli) -> None:
     assert shown == [
         *("up", "chat", "login", "health", "logs", "top", "migrate", "backup", "restore", "completion"),
         *("tenant", "key", "agent", "run", "context", "usage", "serve", "deploy", "secrets", "autoscale", "ready"),
-        "scan",
+        *("scan", "loadtest", "capacity"),
     ]
     assert "..." not in done.stdout.partition("Commands:")[2]
     assert stranger().stdout + stranger().stderr == done.stdout

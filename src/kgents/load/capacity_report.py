@@ -1,0 +1,57 @@
+"""A capacity in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kgents.load.report import table
+from kgents.load.usl import Law
+
+Document = Mapping[str, Any]
+
+
+def markdown(document: Document, *, picture: str = "", level: int = 1) -> str:
+    """What was measured, the law, and the proposal with its reasons."""
+    fit = document["usl"]
+    law, errors = Law(**fit["law"]), Law(**fit["errors"])
+    parts = [
+        f"{'#' * level} Capacity\n",
+        f"`{document['command']}`, {document['began']}, commit {document['target']['commit']}.\n",
+        "A closed loop with so many requests at once, each size twice, without streams.\n",
+    ]
+    if picture:
+        parts.append(f"![capacity]({picture})\n")
+    parts += [table(*_points(document, law)), _law(law, errors, fit), f"{'#' * (level + 1)} What to deploy\n"]
+    parts.append("\n".join(f"- {reason}" for reason in document["reasoning"]) + "\n")
+    demand = document["demand"]
+    parts.append(
+        f"The demand is assumed, not measured: {demand['expected']:g} requests/s expected, {demand['peak']:g} at the "
+        "peak. `kgents capacity conclude` works the numbers out for yours. What the measurement leaves out: several "
+        "API processes on one database (what PostgreSQL can take was not measured), and models that make a run wait.\n"
+    )
+    parts.append(table(["number", "value"], [[name, str(value)] for name, value in document["proposal"].items()]))
+    return "\n".join(parts)
+
+
+def _points(document: Document, law: Law) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            *(str(point["size"]), f"{point['rate']:,.0f}", f"{law.at(point['size']):,.0f}"),
+            *(f"{point['latency_ms'][name]:.1f}" for name in ("p50", "p99")),
+            *(f"{point['cores'].get(name, 0.0):.2f}" for name in ("api", "worker")),
+        ]
+        for point in document["points"]
+    ]
+    return ["at once", "answered/s", "by the law", "p50 ms", "p99 ms", "API cores", "worker cores"], rows
+
+
+def _law(law: Law, errors: Law, fit: Document) -> str:
+    return (
+        "The Universal Scalability Law that fits best: one request at a time takes "
+        f"{1000 / law.rate:.2f} ms ({law.rate:.0f}/s ± {errors.rate:.0f}); contention {law.contention:.3f} ± "
+        f"{errors.contention:.3f}; coherency {law.coherency:.2g} ± {errors.coherency:.2g}. It allows for "
+        f"{law.most:.0f} requests/s at most, with {law.best_size:.0f} at once. It is {fit['relative_error']:.1%} off "
+        f"the points (root mean square) and explains {fit['explained']:.1%} of their variance; the errors are the "
+        "jackknife's.\n"
+    )

@@ -1,0 +1,151 @@
+"""What a deployment is to ask for, from what was measured: pure rules, so that anyone can follow them from evidence to
+manifest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kgents.errors import Unprocessable
+from kgents.load.usl import Line, line
+
+LEAST_REPLICAS = 2  # so that a pod may go while the other serves
+CPU_STEP, MEMORY_STEP = 50, 32  # thousandths of a core, MiB
+LEAST_CPU = 100
+SPARE_MEMORY, MOST_MEMORY = 1.25, 2.0  # times the most that was seen: of the request, of the limit
+UTILIZATION_STEP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What is asked of the installation: requests a second usually and at most, and by what share they may grow before
+    pods that the autoscaler asks for can serve (metrics, its next look and the pod's start: about 45 s).
+    """
+
+    expected: float = 100.0
+    peak: float = 1000.0
+    growth: float = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Numbers for manifests: CPU in thousandths of a core, memory in MiB, utilization in per cent of the request."""
+
+    api_cpu: int
+    api_memory: int
+    api_memory_limit: int
+    worker_cpu: int
+    worker_memory: int
+    worker_memory_limit: int
+    worker_replicas: int
+    least: int
+    most: int
+    utilization: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What a pod's process takes: cores idle, CPU seconds a request with their standard error, the most MiB seen."""
+
+    idle: float
+    cpu_per_request: float
+    error: float
+    memory: float
+
+    def cores(self, rate: float) -> float:
+        """At so many requests a second."""
+        return self.idle + self.cpu_per_request * rate
+
+
+def pod(stress: Mapping[str, Any], name: str) -> Pod:
+    """What one process took in a stress run, over all its steps."""
+    steps = [step for step in stress["steps"] if name in step["processes"]]
+    if not steps:
+        raise Unprocessable(f"Nothing was seen of the process {name!r} in the stress run.", code="capacity")
+    # CPU over the answers of the same time: what is answered after the step's end is not in it.
+    found: Line = line([(step["achieved"], step["processes"][name]["cores"]) for step in steps])
+    return Pod(
+        round(found.start, 4),
+        float(f"{found.slope:.4g}"),
+        float(f"{found.error:.2g}"),
+        max(step["processes"][name]["most_memory_mib"] for step in steps),
+    )
+
+
+def propose(stress: Mapping[str, Any], demand: Demand) -> tuple[Proposal, dict[str, Any]]:
+    """Numbers, and what they follow from. Raises Unprocessable for a stress run that is not valid or found no knee."""
+    if not stress["valid"] or stress.get("knee") is None:
+        raise Unprocessable(
+            "The stress run is not valid, or no rate met its target. Run it again: kgents loadtest --profile stress",
+            code="capacity",
+        )
+    api, worker, knee = pod(stress, "api"), pod(stress, "worker"), float(stress["knee"])
+    at_knee = api.cores(knee)
+    utilization = int(100 / (1 + demand.growth) / UTILIZATION_STEP) * UTILIZATION_STEP
+    api_cpu = _up(1000 * at_knee, CPU_STEP)
+    # A pod at the target utilization of what it asks for, rounding included.
+    rate = (api_cpu / 1000 * utilization / 100 - api.idle) / api.cpu_per_request
+    least = max(LEAST_REPLICAS, math.ceil(demand.expected / rate))
+    workers = worker.cores(demand.peak)
+    proposal = Proposal(
+        api_cpu=api_cpu,
+        api_memory=_up(api.memory * SPARE_MEMORY, MEMORY_STEP),
+        api_memory_limit=_up(api.memory * MOST_MEMORY, MEMORY_STEP),
+        worker_cpu=max(LEAST_CPU, _up(1000 * workers / LEAST_REPLICAS, CPU_STEP)),
+        worker_memory=_up(worker.memory * SPARE_MEMORY, MEMORY_STEP),
+        worker_memory_limit=_up(worker.memory * MOST_MEMORY, MEMORY_STEP),
+        worker_replicas=LEAST_REPLICAS,
+        least=least,
+        most=max(least + 1, math.ceil(demand.peak / rate)),
+        utilization=utilization,
+    )
+    basis = {
+        "api": asdict(api),
+        "worker": asdict(worker),
+        "knee": knee,
+        "cores_at_knee": round(at_knee, 4),
+        "rate_per_cpu": round(knee / at_knee, 1),
+        "rate_per_pod": round(rate, 1),
+    }
+    return proposal, basis
+
+
+def reasoning(proposal: Proposal, basis: Mapping[str, Any], demand: Demand, target_ms: float) -> list[str]:
+    """Why each number is what it is."""
+    api, worker = basis["api"], basis["worker"]
+    cpu = (
+        f"A request to the API costs {1000 * api['cpu_per_request']:.2f} ms of CPU time (standard error "
+        f"{1000 * api['error']:.2f} ms). At the knee, {basis['knee']:g} requests/s, an API process uses "
+        f"{basis['cores_at_knee']:.2f} cores: {basis['rate_per_cpu']:g} requests/s for each core with 99 of 100 "
+        f"answers within {target_ms:g} ms. So it asks for {proposal.api_cpu}m: all of it used is the knee."
+    )
+    limit = (
+        "There is no CPU limit: it would stop a process for the rest of each 100 ms in which it used up its share, "
+        "which is where the 99th percentile is; what other pods asked for is theirs without one."
+    )
+    scaling = (
+        f"Load may grow by {demand.growth:.0%} before new pods serve, and the pods that are there must not pass the "
+        f"knee by then: at most 1/{1 + demand.growth:g} of it, {proposal.utilization} %, where a pod serves "
+        f"{basis['rate_per_pod']:g} requests/s."
+    )
+    replicas = (
+        f"{demand.expected:g} requests/s are expected: {proposal.least} pods, of which {LEAST_REPLICAS} at least so "
+        f"that one may go. {demand.peak:g} requests/s at the peak: {proposal.most} pods."
+    )
+    memory = (
+        f"The most memory of the API was {api['memory']:g} MiB: {proposal.api_memory} MiB is asked for, a quarter "
+        f"more, and twice as much as was seen, {proposal.api_memory_limit} MiB, is the limit. The worker likewise: "
+        f"{worker['memory']:g} MiB seen."
+    )
+    workers = (
+        f"A request costs the workers {1000 * worker['cpu_per_request']:.2f} ms of CPU time; "
+        f"{proposal.worker_replicas} workers, of which each asks for {proposal.worker_cpu}m, keep up with the peak."
+    )
+    return [cpu, limit, scaling, replicas, memory, workers]
+
+
+def _up(value: float, step: int) -> int:
+    return math.ceil(round(value, 6) / step) * step
