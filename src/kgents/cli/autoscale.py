@@ -31,7 +31,8 @@ Capacity = Annotated[
     typer.Option(
         exists=True,
         dir_okay=False,
-        help="A JSON file of what a pod can do: cpu_per_request (s), request and limit (thousandths of a core), ...",
+        help="What a pod can do: a JSON file with cpu_per_request (s), request and limit (thousandths of a core), or "
+        "the capacity.json of kgents capacity.",
     ),
 ]
 
@@ -96,8 +97,9 @@ def _capacity(path: Path | None) -> Any:
     if path is None:
         return Can(cpu_per_request=0.001, request=500, limit=1000)
     try:
-        return Can(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        found = json.loads(path.read_text())
+        return Can(**found.get("simulation", found))
+    except (ValueError, TypeError, AttributeError) as error:
         raise Unprocessable(f"{path} can't be used: {error}.", code="capacity") from None
 
 

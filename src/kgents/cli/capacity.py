@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -52,6 +51,8 @@ def measure(
 
     Writes capacity.json, .md and .png.
     """
+    import asyncio
+
     from kgents.cli.load_progress import shown
     from kgents.load import capacity as rules
     from kgents.load import vegeta as programs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shlex
 import sys
@@ -63,6 +62,8 @@ def run(
     """
     if call.invoked_subcommand:
         return
+    import asyncio
+
     from kgents.cli.load_progress import shown
     from kgents.load import profiles, report
     from kgents.load import vegeta as programs

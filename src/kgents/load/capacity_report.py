@@ -52,6 +52,6 @@ def _law(law: Law, errors: Law, fit: Document) -> str:
         f"{1000 / law.rate:.2f} ms ({law.rate:.0f}/s ± {errors.rate:.0f}); contention {law.contention:.3f} ± "
         f"{errors.contention:.3f}; coherency {law.coherency:.2g} ± {errors.coherency:.2g}. It allows for "
         f"{law.most:.0f} requests/s at most, with {law.best_size:.0f} at once. It is {fit['relative_error']:.1%} off "
-        f"the points (root mean square) and explains {fit['explained']:.1%} of their variance; the errors are the "
-        "jackknife's.\n"
+        f"the points (root mean square) and explains {fit['explained']:.1%} of their variance; ± is a standard "
+        "error.\n"
     )

@@ -22,7 +22,7 @@ from kgents.load.vegeta import Vegeta, made
 
 LOOK = 2.0  # seconds between two looks at the health page
 SETTLE = 30.0  # seconds in which the usage has to reach the meter after a step
-WARM = 2.0  # seconds of load that come first and do not count
+WARM = 2.0  # seconds of load, at most, that come first and do not count
 
 
 class Watcher(Protocol):
@@ -94,7 +94,8 @@ async def run(plan: Plan, at: Target, program: Path, watcher: Watcher) -> dict[s
             f"{at.url} has no health page of a kgents. Is it up? Try: kgents health --url {at.url}", code="load-target"
         )
     async with loaded(program, at, plan.tenants) as load:
-        warm = Step("warm-up", max(1.0, plan.profile.steps[0].rate), WARM)
+        first = plan.profile.steps[0]
+        warm = Step("warm-up", max(1.0, first.rate), min(WARM, first.seconds))
         await load.apply(warm, plan.profile, Counts())
         steps = [found async for found in _steps(plan, at, load, watcher)]
         left = await settled(at)

@@ -54,7 +54,7 @@ class Law:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A law that was fitted; the standard errors of its parameters (by the jackknife); and how far it is from the
+    """A law that was fitted; the standard errors of its parameters; and how far it is from the
     points: the root mean square of the relative differences, and the share of the variance that it explains.
     """
 
@@ -89,16 +89,7 @@ def fit(points: Sequence[Point]) -> Fit:
             f"are {len(sizes)}.",
             code="capacity",
         )
-    law = _law(points)
-    # Leave out one size at a time: measurements of the same size are no independent ones.
-    others = [_law([point for point in points if point.size != size]) for size in sizes]
-    count = len(others)
-    errors = Law(
-        *(
-            math.sqrt((count - 1) / count * sum((value - sum(values) / count) ** 2 for value in values))
-            for values in zip(*((each.rate, each.contention, each.coherency) for each in others), strict=True)
-        )
-    )
+    law, errors = _law(points)
     mean = sum(point.rate for point in points) / len(points)
     spread = sum((point.rate - mean) ** 2 for point in points)
     left = sum((point.rate - law.at(point.size)) ** 2 for point in points)
@@ -106,7 +97,7 @@ def fit(points: Sequence[Point]) -> Fit:
     return Fit(law, errors, relative, 1 - left / spread if spread else 0.0)
 
 
-def _law(points: Sequence[Point]) -> Law:
+def _law(points: Sequence[Point]) -> tuple[Law, Law]:
     try:
         import numpy as np
     except ImportError:
@@ -116,17 +107,23 @@ def _law(points: Sequence[Point]) -> Law:
     # N/X(N) is linear in 1/r, s/r and k/r. Each row is divided by its own value, so that its difference is relative.
     rows = np.array([[1.0, point.size - 1.0, point.size * (point.size - 1.0)] for point in points])
     rows *= np.array([[point.rate / point.size] for point in points])
-    best, least = np.zeros(3), math.inf
-    for kept in ([0, *more] for count in (2, 1, 0) for more in itertools.combinations((1, 2), count)):
-        found = np.linalg.lstsq(rows[:, kept], np.ones(len(rows)), rcond=None)[0]
+    best, least, kept = np.zeros(3), math.inf, [0]
+    for chosen in ([0, *more] for count in (2, 1, 0) for more in itertools.combinations((1, 2), count)):
+        found = np.linalg.lstsq(rows[:, chosen], np.ones(len(rows)), rcond=None)[0]
         if (found < 0).any() or found[0] <= 0:
             continue
-        left = float(((rows[:, kept] @ found - 1) ** 2).sum())
+        left = float(((rows[:, chosen] @ found - 1) ** 2).sum())
         if left < least:
-            best, least = np.zeros(3), left
+            best, least, kept = np.zeros(3), left, chosen
             best[kept] = found
-    one = float(best[0])
-    return Law(1 / one, float(best[1]) / one, float(best[2]) / one)
+    one, *others = (float(value) for value in best)
+    covariance = np.zeros((3, 3))
+    part = rows[:, kept]
+    covariance[np.ix_(kept, kept)] = np.linalg.inv(part.T @ part) * least / (len(rows) - len(kept))
+    # How r, s and k change with what was fitted, to the first order.
+    slopes = np.array([[-1 / one**2, 0, 0], [-others[0] / one**2, 1 / one, 0], [-others[1] / one**2, 0, 1 / one]])
+    errors = np.sqrt(np.diag(slopes @ covariance @ slopes.T))
+    return Law(1 / one, others[0] / one, others[1] / one), Law(*(float(value) for value in errors))
 
 
 class Line(NamedTuple):

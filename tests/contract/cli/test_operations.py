@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kgents.load.capacity import conclude
+from kgents.load.sizing import Demand
 from tests.support.cli import Cli
+from tests.support.loads import measured, stress
 from tests.support.ports import free_port
 
 STEP = "second,requests_per_second\n0,200\n300,200\n301,2000\n900,2000\n901,200\n1800,200\n"
@@ -80,3 +83,77 @@ def test_a_backup_without_a_bus(stranger: Cli, tmp_path: Path) -> None:
 
 def test_a_restore_without_a_copy(stranger: Cli, tmp_path: Path) -> None:
     assert "There is no copy" in stranger("restore", tmp_path).complaint
+
+
+def test_load_goes_to_no_other_machine_unless_it_is_said(stranger: Cli) -> None:
+    target = {"KGENTS_URL": "http://192.0.2.7:8080", "KGENTS_ADMIN_KEY": "key"}
+    complaint = stranger("loadtest", "--vegeta", "/bin/true", **target).complaint
+    assert "'192.0.2.7' is not this machine" in complaint
+    assert "--the-host-is-mine" in complaint
+
+
+def test_load_needs_a_generator(stranger: Cli, tmp_path: Path) -> None:
+    complaint = stranger("loadtest", "--up", PATH=str(tmp_path)).complaint
+    assert "vegeta is not on the PATH" in complaint
+    assert "scripts/vegeta" in complaint
+
+
+def test_load_needs_an_administrators_key(stranger: Cli) -> None:
+    complaint = stranger("loadtest", "--vegeta", "/bin/true", KGENTS_URL="http://127.0.0.1:9").complaint
+    assert "KGENTS_ADMIN_KEY" in complaint
+
+
+def test_load_goes_to_one_kgents(stranger: Cli) -> None:
+    assert stranger("loadtest", "--up", "--url", "http://127.0.0.1:9", "--vegeta", "/bin/true").status == 2
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Path:
+    """What a capacity measured, with planted figures."""
+    path = tmp_path / "capacity.json"
+    path.write_text(json.dumps(conclude(measured(), stress(), Demand())))
+    return path
+
+
+def test_a_component_follows_from_the_evidence_and_drift_is_seen(stranger: Cli, evidence: Path, tmp_path: Path) -> None:
+    component = tmp_path / "component"
+    missing = stranger("capacity", "check", evidence, component)
+    assert (missing.status, "is not there" in missing.stdout) == (1, True)
+
+    assert stranger("capacity", "write", evidence, component).status == 0
+    assert stranger("capacity", "check", evidence, component).status == 0
+
+    path = component / "kustomization.yaml"
+    path.write_text(path.read_text().replace("value: 70", "value: 80"))
+    assert stranger("capacity", "check", evidence, component).status == 1
+
+
+def test_numbers_that_were_put_into_the_evidence_by_hand_are_seen(
+    stranger: Cli, evidence: Path, tmp_path: Path
+) -> None:
+    found = json.loads(evidence.read_text())
+    found["proposal"]["most"] += 1
+    evidence.write_text(json.dumps(found))
+    stranger("capacity", "write", evidence, tmp_path / "component")
+
+    done = stranger("capacity", "check", evidence, tmp_path / "component")
+
+    assert done.status == 1
+    assert "does not follow from the measurements" in done.stdout
+
+
+def test_the_numbers_for_another_demand(stranger: Cli, evidence: Path, tmp_path: Path) -> None:
+    done = stranger("capacity", "conclude", evidence, "--peak", "9000", "--out", tmp_path / "out")
+    assert done.status == 0, done
+    found = json.loads((tmp_path / "out" / "capacity.json").read_text())
+    assert found["proposal"]["most"] > json.loads(evidence.read_text())["proposal"]["most"]
+    assert f"9000 requests/s at the peak: {found['proposal']['most']} pods" in done.stdout
+
+
+def test_the_simulator_takes_what_a_capacity_measured(stranger: Cli, load: Path, evidence: Path) -> None:
+    found = stranger.json("autoscale", "simulate", "--load", load, "--capacity", evidence)
+    assert found["summary"]["most_replicas"] > 2
+
+
+def test_a_file_that_is_no_report(stranger: Cli, load: Path, tmp_path: Path) -> None:
+    assert "is no report of this version" in stranger("capacity", "write", load, tmp_path / "component").complaint

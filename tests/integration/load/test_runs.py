@@ -1,0 +1,117 @@
+"""Load on a real kgents: a run that may be believed, and runs that may not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kgents.load.measured import Counts
+from kgents.load.profiles import Name, Step, profile
+from kgents.load.resources import Pages
+from kgents.load.run import Plan, run
+from kgents.load.target import Target
+from kgents.load.verdict import reasons
+from tests.support.up import UNMEASURED, Up
+from tests.support.vegeta import slowed
+from tests.support.waiting import wait_until
+
+
+class Silent:
+    """A watcher that lets something happen once a step has begun, and once it has ended."""
+
+    def __init__(self, begun: Callable[[], None], ended: Callable[[], None]) -> None:
+        self._begun, self._ended = begun, ended
+
+    def begin(self, step: Step) -> None:
+        self._begun()
+
+    def tell(self, second: float, counts: Counts) -> None:
+        pass
+
+    def end(self, found: Mapping[str, Any]) -> None:
+        self._ended()
+
+
+def nothing() -> None:
+    """What happens by itself."""
+
+
+def load(
+    up: Up, vegeta: Path, *, begun: Callable[[], None] = nothing, ended: Callable[[], None] = nothing
+) -> dict[str, Any]:
+    target = Target(up.url, up.admin_key, Pages([up.facts["metrics_url"], up.facts["worker_metrics_url"]]))
+    plan = Plan(profile(Name.SMOKE, rate=40, seconds=1), 2000.0, 2, "kgents loadtest")
+    return asyncio.run(run(plan, target, vegeta, Silent(begun, ended)))
+
+
+def codes(document: Mapping[str, Any], **expected: str) -> set[str]:
+    """The reasons, without the one that the tests' machine may give: it has more to do than to start requests."""
+    return {reason.code for reason in reasons(document, expected)} - {"generator-late"}
+
+
+@pytest.fixture(scope="module")
+def document(up: Up, vegeta: Path) -> dict[str, Any]:
+    """The report of a run in which nothing happened."""
+    return load(up, vegeta)
+
+
+def test_a_run_that_may_be_believed(document: dict[str, Any]) -> None:
+    assert codes(document, version="0.1.0", mode="embedded") == set()
+    assert document["valid"] or [reason["code"] for reason in document["reasons"]] == ["generator-late"]
+    step = document["steps"][0]
+    assert step["requests"] == 40
+    assert step["statuses"].keys() <= {"200", "201"}
+    assert {"chat", "stream"} <= set(step["kinds"])
+    assert step["first_token_ms"]["p50"] > 0
+    assert step["processes"].keys() == {"api", "worker"}
+    assert step["processes"]["api"]["most_memory_mib"] > 20
+
+
+def test_the_tenants_of_the_test_are_archived(document: dict[str, Any], up: Up) -> None:
+    with up.admin() as admin:
+        tenants = admin.get("/v1/tenants", params={"limit": 100}).json()["data"]
+    assert {each["status"] for each in tenants if each["name"].startswith("loadtest-")} <= {"deleted"}
+
+
+def test_a_target_that_is_not_what_it_was_told_to_be(document: dict[str, Any]) -> None:
+    assert codes(document, version="9.9.9") == {"version"}
+    assert codes(document, commit="0123456789ab") == {"commit"}  # it does not tell its own
+    assert codes(document, mode="external") == {"integration"}
+
+
+def test_a_generator_that_makes_less_load_than_it_should(up: Up, vegeta: Path, tmp_path: Path) -> None:
+    assert codes(load(up, slowed(vegeta, tmp_path))) == {"generator-rate"}
+
+
+def test_a_meter_that_was_off_and_a_worker_that_was_started_again(vegeta: Path, tmp_path: Path) -> None:
+    broken = Up(tmp_path / "data", environment=UNMEASURED)
+    broken.start()
+    meter = broken.pid("meter")
+
+    def kill() -> None:
+        worker = broken.pid("worker")
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: broken.pid("worker") != worker, seconds=30, what="the worker was started again")
+
+    def resume() -> None:
+        os.kill(meter, signal.SIGCONT)
+        wait_until(lambda: broken.component("meter") == "connected", seconds=30, what="the meter is back")
+
+    try:
+        os.kill(meter, signal.SIGSTOP)
+        wait_until(lambda: broken.component("meter") == "disconnected", seconds=15, what="the meter is missed")
+        document = load(broken, vegeta, begun=kill, ended=resume)
+    finally:
+        os.kill(meter, signal.SIGCONT)
+        broken.stop()
+
+    said = {reason["text"] for reason in document["reasons"]}
+    assert not document["valid"]
+    assert "meter was disconnected before the run" in said
+    assert "not the same processes served to the end: worker" in said

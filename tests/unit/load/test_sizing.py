@@ -1,0 +1,75 @@
+"""From measurements to the numbers of a deployment."""
+
+from __future__ import annotations
+
+import pytest
+
+from kgents.errors import Unprocessable
+from kgents.load import capacity, capacity_report
+from kgents.load.simulation import Capacity
+from kgents.load.sizing import Demand, propose
+from kgents.load.usl import Law
+from tests.support.loads import API_COST, API_IDLE, LAW, WORKER_COST, measured, stress
+
+
+def test_the_cost_of_a_request_is_found_again():
+    _, basis = propose(stress(), Demand())
+
+    assert basis["api"]["cpu_per_request"] == pytest.approx(API_COST, rel=1e-3)
+    assert basis["api"]["idle"] == pytest.approx(API_IDLE, abs=1e-3)
+    assert basis["worker"]["cpu_per_request"] == pytest.approx(WORKER_COST, rel=1e-3)
+    assert basis["rate_per_cpu"] == pytest.approx(200 / (API_IDLE + 200 * API_COST), rel=1e-3)
+
+
+def test_a_pod_asks_for_what_it_uses_at_the_knee_and_scales_before_it():
+    found, basis = propose(stress(), Demand(expected=100, peak=1000, growth=0.4))
+
+    assert found.api_cpu == 550  # 0.52 cores at 200 requests/s
+    assert found.utilization == 70
+    assert basis["rate_per_pod"] * 1.4 <= 200 * 1.05
+    assert found.least == 2
+    assert found.most == 7  # 146 requests/s each
+    assert (found.api_memory, found.api_memory_limit) == (192, 288)
+
+
+def test_the_workers_keep_up_with_the_peak():
+    found, _ = propose(stress(), Demand(peak=2000))
+
+    assert found.worker_cpu * found.worker_replicas >= 1000 * (0.01 + 2000 * WORKER_COST)
+
+
+@pytest.mark.parametrize(
+    ("more", "number"), [({"peak": 5000.0}, "most"), ({"expected": 900.0}, "least"), ({"growth": 1.0}, "most")]
+)
+def test_more_demand_means_more_pods(more, number):
+    assert getattr(propose(stress(), Demand(**more))[0], number) > getattr(propose(stress(), Demand())[0], number)
+
+
+@pytest.mark.parametrize("change", [{"valid": False}, {"knee": None}])
+def test_a_stress_run_that_shows_nothing_is_not_taken(change):
+    with pytest.raises(Unprocessable):
+        propose(stress() | change, Demand())
+
+
+def test_the_evidence_has_the_law_the_reasons_and_what_the_simulator_takes():
+    found = capacity.conclude(measured(), stress(), Demand())
+
+    assert Law(**found["usl"]["law"]).most == pytest.approx(LAW.most, rel=0.01)
+    assert Capacity(**found["simulation"]).request == found["proposal"]["api_cpu"]
+    assert len(found["reasoning"]) >= 6
+
+
+def test_the_evidence_says_again_what_follows_from_it():
+    found = capacity.conclude(measured(), stress(), Demand(expected=300))
+
+    assert capacity.conclude(found, found["stress"], Demand(**found["demand"])) == found
+
+
+def test_the_page_shows_the_points_the_law_and_every_reason():
+    found = capacity.conclude(measured(), stress(), Demand())
+
+    page = capacity_report.markdown(found, picture="capacity.png")
+
+    assert all(reason in page for reason in found["reasoning"])
+    assert "![capacity](capacity.png)" in page
+    assert page.count("| 64 |") == 2
