@@ -1,6 +1,6 @@
 # The verbs of the project. CI runs the same ones (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz bench scan image cluster-up cluster-test autoscaling restore-drill cluster-down lint format hooks clean
+.PHONY: help run test faults fuzz bench scan image cluster-up cluster-test autoscaling restore-drill cluster-down loadtest lint format hooks clean
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
@@ -54,6 +54,9 @@ restore-drill: ## Lose the bus's messages and the ledger in a cluster, restore b
 
 cluster-down: ## Stop that cluster, and leave nothing behind
 	@scripts/uv run --frozen --no-sync python -m cluster down
+
+loadtest: ## Load tests and the capacity (nine minutes, alone on the machine): docs/saas/load-test-baseline.md and the manifests' numbers
+	@scripts/loadtest $(ARGS)
 
 lint: ## Check style, types, layers and the lock file
 	@scripts/lint

@@ -7,8 +7,8 @@ import tempfile
 import time
 from itertools import pairwise
 
-from bench.load import percentile
 from bench.report import Scale, Section, Table
+from kgents.load.measured import percentile
 
 RATE = 200  # flushes a second: about what kgents does at half of its saturation
 SIZE = 64 * 1024

@@ -11,7 +11,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from random import Random
 from time import perf_counter, process_time
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import uvloop
 
 from bench.client import CUT, Connection, connect
+from kgents.load.measured import percentile
 
 DRAIN = 30.0  # seconds that the last requests of an open loop may take
 REST = 5.0  # seconds that the last requests of a closed loop may take
@@ -26,11 +26,6 @@ _START = Random(4)
 CONNECTION = Connection
 """The class of the connections; one that looks closer may take its place."""
 TICK = 0.001  # seconds between two looks at the clock in an open loop
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The least of the values, which ascend, that `share` of them do not exceed; NaN without any."""
-    return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else float("nan")
 
 
 @dataclass(slots=True)

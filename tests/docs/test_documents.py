@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import vegeta
 from tests.support.documents import blocks
 from tests.support.up import Up
 
@@ -91,6 +93,30 @@ def test_a_shell_block_of_security(block: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "verdict: pass" in done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("docs/operations/load.md", "sh"))
+def test_a_shell_block_of_load(tmp_path: Path, block: str) -> None:
+    path = os.pathsep.join([str(vegeta.build().parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        env={**os.environ, "PATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    document = json.loads((tmp_path / "reports" / "load-smoke.json").read_text())
+    # A machine that has more to do than to start requests in time says so, and nothing else may be said.
+    assert {reason["code"] for reason in document["reasons"]} <= {"generator-late"}, done
+    assert done.returncode == (0 if document["valid"] else 1)
+    assert done.stdout.startswith("valid: " if document["valid"] else "NOT VALID")
+    assert "smoke: 20 requests/s for 5 s" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert document["steps"][0]["processes"].keys() == {"up", "api", "worker", "nats", "meter"}
+    assert document["target"]["commit"] != "unknown"
+    assert "| chat |" in (tmp_path / "reports" / "load-smoke.md").read_text()
+    assert (tmp_path / "reports" / "load-smoke.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_links_of_the_documents_lead_somewhere() -> None:

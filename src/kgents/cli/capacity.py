@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kgents.cli.loadtest import IsMine, Out, Pages, Program, Tenants, Up, Url, chosen, command_line
+from kgents.cli.loadtest import IsMine, Out, Pages, Pods, Program, Tenants, Up, Url, chosen, command_line, source
 from kgents.cli.options import ContextName, Output, group
 from kgents.cli.output import Format, note, show
 from kgents.errors import Unprocessable
@@ -43,6 +43,7 @@ def measure(
     growth: Growth = 0.4,
     tenants: Tenants = 4,
     metrics: Pages = None,
+    pods: Pods = "",
     vegeta: Program = None,
     the_host_is_mine: IsMine = False,
     out: Out = Path("loadtest"),
@@ -62,7 +63,7 @@ def measure(
     program = programs.find(vegeta)
 
     async def work() -> dict[str, Any]:
-        async with chosen(url, context, up=up, metrics=metrics or [], is_mine=the_host_is_mine) as target:
+        async with chosen(url, context, up=up, seen=source(metrics, pods), is_mine=the_host_is_mine) as target:
             with shown() as watcher:
                 return await rules.measure(
                     target, program, watcher, tenants=tenants, seconds=seconds, command=command_line()

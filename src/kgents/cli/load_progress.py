@@ -50,7 +50,7 @@ class _Bar:
 
     def end(self, found: Mapping[str, Any]) -> None:
         self._progress.remove_task(self._task)
-        self._progress.console.print(ended(found), highlight=False)
+        self._progress.console.print(ended(found), highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from kgents.errors import Unprocessable
 from kgents.load.profiles import Name
 
 if TYPE_CHECKING:
+    from kgents.load.resources import Source
     from kgents.load.target import Target
 
 loadtest = group("Load on a kgents: how fast it answers, and whether the figures may be believed.")
@@ -27,6 +28,12 @@ Program = Annotated[Path | None, typer.Option("--vegeta", help="The vegeta to us
 Pages = Annotated[
     list[str] | None,
     typer.Option("--metrics", help="The page of metrics of one of its processes (/metrics); may be given again."),
+]
+Pods = Annotated[
+    str,
+    typer.Option(
+        "--pods", help="The namespace of its pods, in kubectl's current context, instead of pages of metrics."
+    ),
 ]
 IsMine = Annotated[
     bool, typer.Option("--the-host-is-mine", help="It is not this machine, and may be loaded all the same.")
@@ -48,6 +55,7 @@ def run(
     target_ms: TargetMs = 100.0,
     tenants: Tenants = 4,
     metrics: Pages = None,
+    pods: Pods = "",
     vegeta: Program = None,
     expect_version: Annotated[str, typer.Option(help="The version that it is to have.")] = "",
     expect_commit: Annotated[str, typer.Option(help="The commit that it is to run from.")] = "",
@@ -81,7 +89,7 @@ def run(
     program = programs.find(vegeta)
 
     async def work() -> dict[str, object]:
-        async with chosen(url, context, up=up, metrics=metrics or [], is_mine=the_host_is_mine) as target:
+        async with chosen(url, context, up=up, seen=source(metrics, pods), is_mine=the_host_is_mine) as target:
             with shown() as watcher:
                 return await run_load(plan, target, program, watcher)
 
@@ -94,15 +102,15 @@ def run(
 
 
 @contextlib.asynccontextmanager
-async def chosen(url: str, context: str, *, up: bool, metrics: list[str], is_mine: bool) -> AsyncIterator[Target]:
+async def chosen(url: str, context: str, *, up: bool, seen: Source, is_mine: bool) -> AsyncIterator[Target]:
     """The kgents to load. Raises KgentsError when it may not be loaded, or when it can't be said which."""
     from kgents.cli import context as contexts
     from kgents.load import target
-    from kgents.load.resources import Pages as MetricsPages
 
     if up:
         if url or context:
             raise typer.BadParameter("it starts one of its own: leave --url and --context out", param_hint="--up")
+        note("starting a kgents up")
         async with target.own() as own:
             yield own
         return
@@ -115,7 +123,15 @@ async def chosen(url: str, context: str, *, up: bool, metrics: list[str], is_min
             "Set KGENTS_URL and KGENTS_ADMIN_KEY, or log in with: kgents login URL --admin-key KEY",
             code="no-admin-key",
         )
-    yield target.Target(address, found.admin_key, MetricsPages(metrics))
+    yield target.Target(address, found.admin_key, seen)
+
+
+def source(metrics: list[str] | None, pods: str) -> Source:
+    """Where the target's processes can be seen."""
+    from kgents.load.pods import Pods as OfNamespace
+    from kgents.load.resources import Pages as OfMetrics
+
+    return OfNamespace(pods) if pods else OfMetrics(metrics or [])
 
 
 def command_line() -> str:

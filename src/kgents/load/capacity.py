@@ -88,7 +88,7 @@ def conclude(measured: Mapping[str, Any], stress: Mapping[str, Any], demand: Dem
         "basis": basis,
         "proposal": asdict(proposal),
         "reasoning": [
-            _law(fit.law, basis["knee"]),
+            _law(fit.law, float(stress["knee"])),
             *sizing.reasoning(proposal, basis, demand, stress["target"]["p99_ms"]),
         ],
         "simulation": {
@@ -103,7 +103,7 @@ def conclude(measured: Mapping[str, Any], stress: Mapping[str, Any], demand: Dem
 
 def _law(law: usl.Law, knee: float) -> str:
     return (
-        f"One API process serves one request at a time in {1000 / law.rate:.1f} ms, and {law.most:.0f} requests/s at "
+        f"What was measured serves one request at a time in {1000 / law.rate:.1f} ms, and {law.most:.0f} requests/s at "
         f"most, with {law.best_size:.0f} at once: beyond that requests only wait longer, so that more load needs more "
         f"pods. The knee, {knee:g} requests/s, is {knee / law.most:.0%} of it."
     )

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 import httpx2
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-EVERY = 1.0  # seconds between two looks
 POINTS = 300  # of a course, at most
 
 
@@ -28,7 +27,10 @@ class Use(NamedTuple):
 
 
 class Source(Protocol):
-    """Something that can be asked for the processes."""
+    """Something that can be asked for the processes, `every` so many seconds."""
+
+    @property
+    def every(self) -> float: ...
 
     def look(self) -> Mapping[str, Use]:
         """Each process by its name. One that is not there is left out."""
@@ -40,6 +42,7 @@ class Local:
     """Processes of this machine, from /proc (Linux)."""
 
     pids: Mapping[str, int]
+    every: float = 1.0
 
     def look(self) -> dict[str, Use]:
         found = {}
@@ -61,6 +64,7 @@ class Pages:
     """Processes anywhere, from their pages of metrics in Prometheus' text format."""
 
     urls: Sequence[str]
+    every: float = 1.0
 
     def look(self) -> dict[str, Use]:
         found = {}
@@ -131,7 +135,7 @@ async def watched(source: Source) -> AsyncIterator[Course]:
 
     async def keep_looking() -> None:
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(source.every)
             await look()
 
     await look()

@@ -48,31 +48,35 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What a pod's process takes: cores idle, CPU seconds a request with their standard error, the most MiB seen."""
+    """What a pod's process takes: cores idle, CPU seconds a request with their standard error, the most MiB seen; and
+    how many of them served.
+    """
 
     idle: float
     cpu_per_request: float
     error: float
     memory: float
+    count: int
 
     def cores(self, rate: float) -> float:
         """At so many requests a second."""
         return self.idle + self.cpu_per_request * rate
 
 
-def pod(stress: Mapping[str, Any], name: str) -> Pod:
-    """What one process took in a stress run, over all its steps."""
-    steps = [step for step in stress["steps"] if name in step["processes"]]
-    if not steps:
-        raise Unprocessable(f"Nothing was seen of the process {name!r} in the stress run.", code="capacity")
-    # CPU over the answers of the same time: what is answered after the step's end is not in it.
-    found: Line = line([(step["achieved"], step["processes"][name]["cores"]) for step in steps])
-    return Pod(
-        round(found.start, 4),
-        float(f"{found.slope:.4g}"),
-        float(f"{found.error:.2g}"),
-        max(step["processes"][name]["most_memory_mib"] for step in steps),
-    )
+def pod(stress: Mapping[str, Any], role: str) -> Pod:
+    """What one process of a role (`api`, `worker`) took in a stress run, over all its steps."""
+    points, memory, count = [], 0.0, 0
+    for step in stress["steps"]:
+        found = [use for name, use in step["processes"].items() if name == role or name.startswith(f"kgents-{role}-")]
+        if found:
+            share = 1 / len(found)
+            points.append((share * step["achieved"], share * sum(use["cores"] for use in found)))
+            memory = max(memory, *(use["most_memory_mib"] for use in found))
+            count = max(count, len(found))
+    if not points:
+        raise Unprocessable(f"Nothing was seen of a process {role!r} in the stress run.", code="capacity")
+    fitted: Line = line(points)
+    return Pod(round(fitted.start, 4), float(f"{fitted.slope:.4g}"), float(f"{fitted.error:.2g}"), memory, count)
 
 
 def propose(stress: Mapping[str, Any], demand: Demand) -> tuple[Proposal, dict[str, Any]]:
@@ -82,14 +86,15 @@ def propose(stress: Mapping[str, Any], demand: Demand) -> tuple[Proposal, dict[s
             "The stress run is not valid, or no rate met its target. Run it again: kgents loadtest --profile stress",
             code="capacity",
         )
-    api, worker, knee = pod(stress, "api"), pod(stress, "worker"), float(stress["knee"])
+    api, worker = pod(stress, "api"), pod(stress, "worker")
+    knee = float(stress["knee"]) / api.count
     at_knee = api.cores(knee)
     utilization = int(100 / (1 + demand.growth) / UTILIZATION_STEP) * UTILIZATION_STEP
     api_cpu = _up(1000 * at_knee, CPU_STEP)
     # A pod at the target utilization of what it asks for, rounding included.
     rate = (api_cpu / 1000 * utilization / 100 - api.idle) / api.cpu_per_request
     least = max(LEAST_REPLICAS, math.ceil(demand.expected / rate))
-    workers = worker.cores(demand.peak)
+    workers = worker.idle * LEAST_REPLICAS + worker.cpu_per_request * demand.peak
     proposal = Proposal(
         api_cpu=api_cpu,
         api_memory=_up(api.memory * SPARE_MEMORY, MEMORY_STEP),
@@ -118,9 +123,10 @@ def reasoning(proposal: Proposal, basis: Mapping[str, Any], demand: Demand, targ
     api, worker = basis["api"], basis["worker"]
     cpu = (
         f"A request to the API costs {1000 * api['cpu_per_request']:.2f} ms of CPU time (standard error "
-        f"{1000 * api['error']:.2f} ms). At the knee, {basis['knee']:g} requests/s, an API process uses "
-        f"{basis['cores_at_knee']:.2f} cores: {basis['rate_per_cpu']:g} requests/s for each core with 99 of 100 "
-        f"answers within {target_ms:g} ms. So it asks for {proposal.api_cpu}m: all of it used is the knee."
+        f"{1000 * api['error']:.2f} ms). At the knee an API process, of {api['count']}, answers {basis['knee']:g} "
+        f"requests/s and uses {basis['cores_at_knee']:.2f} cores: {basis['rate_per_cpu']:g} requests/s for each core "
+        f"with 99 of 100 answers within {target_ms:g} ms. So it asks for {proposal.api_cpu}m: all of it used is the "
+        "knee."
     )
     limit = (
         "There is no CPU limit: it would stop a process for the rest of each 100 ms in which it used up its share, "

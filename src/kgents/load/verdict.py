@@ -38,13 +38,11 @@ def target(document: Mapping[str, Any], expected: Mapping[str, str]) -> list[Rea
         if wanted and not is_it:
             found.append(Reason(name, f"its {name} is {seen or 'unknown'}, not {wanted}"))
     if not before["processes"]:
-        found.append(Reason("process", "nothing shows which processes served: give --metrics with their pages"))
-    elif before["processes"] != after["processes"]:
-        changed = [
-            name
-            for name in sorted({*before["processes"], *after["processes"]})
-            if before["processes"].get(name) != after["processes"].get(name)
-        ]
+        found.append(
+            Reason("process", "nothing shows which processes served: give --metrics with their pages, or --pods")
+        )
+    # One that came, as when an autoscaler adds a pod, is no other one; one that went or was started again is.
+    elif changed := [name for name, was in before["processes"].items() if after["processes"].get(name) != was]:
         found.append(Reason("process", f"not the same processes served to the end: {', '.join(changed)}"))
     return found
 

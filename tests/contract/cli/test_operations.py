@@ -10,7 +10,7 @@ import pytest
 from kgents.load.capacity import conclude
 from kgents.load.sizing import Demand
 from tests.support.cli import Cli
-from tests.support.loads import measured, stress
+from tests.support.loads import measured, report, stress
 from tests.support.ports import free_port
 
 STEP = "second,requests_per_second\n0,200\n300,200\n301,2000\n900,2000\n901,200\n1800,200\n"
@@ -157,3 +157,28 @@ def test_the_simulator_takes_what_a_capacity_measured(stranger: Cli, load: Path,
 
 def test_a_file_that_is_no_report(stranger: Cli, load: Path, tmp_path: Path) -> None:
     assert "is no report of this version" in stranger("capacity", "write", load, tmp_path / "component").complaint
+
+
+def test_a_page_of_reports(stranger: Cli, evidence: Path, tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "load-test-baseline.md"
+    (tmp_path / "load-stress.json").write_text(json.dumps(stress()))
+
+    assert stranger("loadtest", "page", evidence.parent, page).status == 0
+
+    text = page.read_text()
+    assert "The knee: 200 requests/s met the target" in text
+    for name in ("load-stress.png", "capacity.png"):
+        assert f"]({name})" in text
+        assert (page.parent / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_that_is_not_valid_is_not_taken_for_the_page(stranger: Cli, tmp_path: Path) -> None:
+    found = report(valid=False, reasons=[{"code": "generator-rate", "text": "the generator sent too little"}])
+    (tmp_path / "load-baseline.json").write_text(json.dumps(found))
+
+    assert "the generator sent too little" in stranger("loadtest", "page", tmp_path, tmp_path / "page.md").complaint
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_a_page_without_reports(stranger: Cli, tmp_path: Path) -> None:
+    assert "There is no load-*.json" in stranger("loadtest", "page", tmp_path, tmp_path / "page.md").complaint

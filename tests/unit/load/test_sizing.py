@@ -21,6 +21,20 @@ def test_the_cost_of_a_request_is_found_again():
     assert basis["rate_per_cpu"] == pytest.approx(200 / (API_IDLE + 200 * API_COST), rel=1e-3)
 
 
+def test_with_several_pods_each_has_its_share():
+    document = stress()
+    for step in document["steps"]:
+        processes = step["processes"]
+        half = {**processes["api"], "cores": processes["api"]["cores"] / 2}
+        step["processes"] = {"kgents-api-a-1": half, "kgents-api-a-2": half, "kgents-worker-b-1": processes["worker"]}
+
+    _, basis = propose(document, Demand())
+
+    assert basis["api"]["count"] == 2
+    assert basis["api"]["cpu_per_request"] == pytest.approx(API_COST, rel=1e-3)
+    assert basis["knee"] == 100
+
+
 def test_a_pod_asks_for_what_it_uses_at_the_knee_and_scales_before_it():
     found, basis = propose(stress(), Demand(expected=100, peak=1000, growth=0.4))
 
