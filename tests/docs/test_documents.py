@@ -107,8 +107,8 @@ def test_a_shell_block_of_load(tmp_path: Path, block: str) -> None:
         timeout=180,
     )
     document = json.loads((tmp_path / "reports" / "load-smoke.json").read_text())
-    # A machine that has more to do than to start requests in time says so, and nothing else may be said.
-    assert {reason["code"] for reason in document["reasons"]} <= {"generator-late"}, done
+    # A machine that has more to do than this says so, and nothing else may be said.
+    assert {reason["code"] for reason in document["reasons"]} <= {"generator-late", "noise"}, done
     assert done.returncode == (0 if document["valid"] else 1)
     assert done.stdout.startswith("valid: " if document["valid"] else "NOT VALID")
     assert "smoke: 20 requests/s for 5 s" in done.stderr

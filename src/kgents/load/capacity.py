@@ -35,20 +35,22 @@ async def measure(
         for size in (*SIZES, *reversed(SIZES)):
             step, counts = Step(f"{size} at once", 0, seconds), Counts()
             watcher.begin(step)
-            since = time.monotonic()
+            since, clocks = time.monotonic(), run.Clocks()
             async with watched(at.source) as course:
                 samples = await load.vegeta.closed(size, seconds, counts)
+            others = clocks.since(course.figures())["other_programs_cores"]
             watcher.tell(time.monotonic() - since, counts)
             found = figures(samples, rate=0, seconds=seconds)
             watcher.end({"name": step.name, **found})
-            processes = {name: use["cores"] for name, use in course.figures().items()}
+            processes = course.figures()
             points.append(
                 {
                     "size": size,
                     "rate": found["achieved"],
                     "errors": found["errors"],
                     "latency_ms": found["latency_ms"],
-                    "cores": processes,
+                    "cores": {name: use["cores"] for name, use in processes.items()},
+                    "other_programs_cores": others,
                 }
             )
             await run.settled(at)
@@ -68,6 +70,9 @@ async def measure(
     steps: dict[str, Any] = {"profile": {"searches": False}, "steps": []}
     wrong = [reason.text for reason in verdict.target(document, {})]
     wrong += [reason.text for reason in verdict.integrations({**document, **steps}, {})]
+    others = sum(point["other_programs_cores"] for point in points) / len(points)
+    if at.is_own and (noisy := verdict.noise(others, int(document["machine"]["cores"]))):
+        wrong.append(noisy.text)
     wrong += [f"{point['errors']} errors with {point['size']} at once" for point in points if point["errors"]]
     if wrong:
         raise Unprocessable(f"The measurement is not valid: {'; '.join(wrong)}. Run it again.", code="not-valid")
@@ -104,8 +109,8 @@ def conclude(measured: Mapping[str, Any], stress: Mapping[str, Any], demand: Dem
 def _law(law: usl.Law, knee: float) -> str:
     return (
         f"What was measured serves one request at a time in {1000 / law.rate:.1f} ms, and {law.most:.0f} requests/s at "
-        f"most, with {law.best_size:.0f} at once: beyond that requests only wait longer, so that more load needs more "
-        f"pods. The knee, {knee:g} requests/s, is {knee / law.most:.0%} of it."
+        f"most, {law.best}: beyond that requests only wait longer, so that more load needs more pods. The knee, "
+        f"{knee:g} requests/s, is {knee / law.most:.0%} of it."
     )
 
 

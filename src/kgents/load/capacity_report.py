@@ -9,6 +9,18 @@ from kgents.load.report import table
 from kgents.load.usl import Law
 
 Document = Mapping[str, Any]
+_NUMBERS = {
+    "api_cpu": ("API, CPU asked for", "m"),
+    "api_memory": ("API, memory asked for", "Mi"),
+    "api_memory_limit": ("API, limit of memory", "Mi"),
+    "least": ("API, pods at least", ""),
+    "most": ("API, pods at most", ""),
+    "utilization": ("API, CPU to be kept at, of what is asked for", " %"),
+    "worker_replicas": ("workers", ""),
+    "worker_cpu": ("worker, CPU asked for", "m"),
+    "worker_memory": ("worker, memory asked for", "Mi"),
+    "worker_memory_limit": ("worker, limit of memory", "Mi"),
+}
 
 
 def markdown(document: Document, *, picture: str = "", level: int = 1) -> str:
@@ -30,7 +42,8 @@ def markdown(document: Document, *, picture: str = "", level: int = 1) -> str:
         "peak. `kgents capacity conclude` works the numbers out for yours. What the measurement leaves out: several "
         "API processes on one database (what PostgreSQL can take was not measured), and models that make a run wait.\n"
     )
-    parts.append(table(["number", "value"], [[name, str(value)] for name, value in document["proposal"].items()]))
+    rows = [[label, f"{document['proposal'][name]}{unit}"] for name, (label, unit) in _NUMBERS.items()]
+    parts.append(table(["number", "value"], rows))
     return "\n".join(parts)
 
 
@@ -47,11 +60,11 @@ def _points(document: Document, law: Law) -> tuple[list[str], list[list[str]]]:
 
 
 def _law(law: Law, errors: Law, fit: Document) -> str:
+    coherency = f"{law.coherency:.2g} ± {errors.coherency:.2g}" if law.coherency else "none that can be seen"
     return (
-        "The Universal Scalability Law that fits best: one request at a time takes "
-        f"{1000 / law.rate:.2f} ms ({law.rate:.0f}/s ± {errors.rate:.0f}); contention {law.contention:.3f} ± "
-        f"{errors.contention:.3f}; coherency {law.coherency:.2g} ± {errors.coherency:.2g}. It allows for "
-        f"{law.most:.0f} requests/s at most, with {law.best_size:.0f} at once. It is {fit['relative_error']:.1%} off "
-        f"the points (root mean square) and explains {fit['explained']:.1%} of their variance; ± is a standard "
-        "error.\n"
+        f"The Universal Scalability Law that fits best: one request at a time takes {1000 / law.rate:.2f} ms "
+        f"({law.rate:.0f}/s ± {errors.rate:.0f}); contention {law.contention:.3f} ± {errors.contention:.3f}; "
+        f"coherency: {coherency}. It allows for {law.most:.0f} requests/s at most, {law.best}. It is "
+        f"{fit['relative_error']:.1%} off the points (root mean square) and explains {fit['explained']:.1%} of their "
+        "variance; ± is a standard error.\n"
     )

@@ -13,7 +13,6 @@ FACTOR = 1.5  # from a rate to the next higher one in the search
 CLOSE = 1.12  # between the best rate and the worst one where the search ends
 MOST_STEPS = 16
 MOST_ERRORS = 0.001  # of the requests
-LEAST_ACHIEVED = 0.98  # of what was offered
 
 
 class Name(StrEnum):
@@ -81,14 +80,13 @@ def profile(name: Name, rate: float = 0.0, seconds: float = 0.0) -> Profile:
 
 def meets(found: dict[str, Any], target_ms: float) -> bool:
     """Whether a step met the target: the 99th percentiles of latency and of streams' first tokens within `target_ms`,
-    at most one error in a thousand, and nearly all that was offered was answered in its time.
+    counted from the intended start, and at most one error in a thousand. So nearly all was answered in its time.
     """
     slowest = [found[name].get("p99") for name in ("latency_ms", "first_token_ms")]
     return (
         any(value is not None for value in slowest)
         and all(value is None or value <= target_ms for value in slowest)
         and found["errors"] <= MOST_ERRORS * found["requests"]
-        and found["achieved"] >= LEAST_ACHIEVED * found["offered"]
     )
 
 

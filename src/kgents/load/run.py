@@ -110,6 +110,7 @@ async def run(plan: Plan, at: Target, program: Path, watcher: Watcher) -> dict[s
             "url": at.url,
             "version": before.version,
             "commit": commit_of(at),
+            "is_own": at.is_own,
             "tenants": plan.tenants,
             "p99_ms": plan.target_ms,
         },
@@ -148,7 +149,7 @@ async def _steps(plan: Plan, at: Target, load: Loaded, watcher: Watcher) -> Asyn
 
 async def _step(step: Step, plan: Plan, at: Target, load: Loaded, watcher: Watcher) -> dict[str, Any]:
     counts, unwell = Counts(), set[tuple[str, str]]()
-    clocks = _Clocks()
+    clocks = Clocks()
     async with watched(at.source) as course:
         watching = [asyncio.create_task(_tell(watcher, counts)), asyncio.create_task(_health(at, unwell))]
         try:
@@ -157,41 +158,46 @@ async def _step(step: Step, plan: Plan, at: Target, load: Loaded, watcher: Watch
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
-    used = clocks.since()
-    found = figures(samples, rate=step.rate, seconds=step.seconds)
     processes = course.figures()
-    busy = used.pop("machine_cores")
-    own = used["vegeta_cores"] + used["driver_cores"] + sum(process["cores"] for process in processes.values())
+    used = clocks.since(processes)
+    found = figures(samples, rate=step.rate, seconds=step.seconds)
     return {
         "name": step.name,
         **found,
         "met": meets(found, plan.target_ms),
-        "generator": {**used, "other_programs_cores": round(max(0.0, busy - own), 3)},
+        "generator": used,
         "processes": processes,
         "unwell": sorted(unwell),
     }
 
 
 @dataclass(slots=True)
-class _Clocks:
-    """The CPU time of the generator: this process, and the programs that it started and that have ended."""
+class Clocks:
+    """The CPU time of the generator (this process, and the programs that it started and that have ended) and of all
+    programs of the machine.
+    """
 
     began: float = field(default_factory=time.monotonic)
     own: float = field(default_factory=time.process_time)
     children: float = field(default_factory=lambda: children())
     machine: float = field(default_factory=machine.busy)
 
-    def since(self) -> dict[str, float]:
+    def since(self, processes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+        """The cores that the generator used since then, and those that neither it nor the target's processes did."""
         took = time.monotonic() - self.began
-        spent = {
-            "driver_cores": time.process_time() - self.own,
-            "vegeta_cores": children() - self.children,
-            "machine_cores": machine.busy() - self.machine,
+        driver, vegeta = time.process_time() - self.own, children() - self.children
+        others = (
+            machine.busy() - self.machine - driver - vegeta - took * sum(use["cores"] for use in processes.values())
+        )
+        return {
+            "driver_cores": round(driver / took, 3),
+            "vegeta_cores": round(vegeta / took, 3),
+            "other_programs_cores": round(max(0.0, others / took), 3),
         }
-        return {name: round(seconds / took, 3) for name, seconds in spent.items()}
 
 
 def children() -> float:
+    """The CPU seconds of the programs that this one started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

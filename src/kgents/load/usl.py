@@ -45,6 +45,11 @@ class Law:
         return max(1.0, math.sqrt(max(0.0, 1 - self.contention) / self.coherency))
 
     @property
+    def best(self) -> str:
+        """The best size in words."""
+        return f"with {self.best_size:.0f} at once" if math.isfinite(self.best_size) else "with many at once"
+
+    @property
     def most(self) -> float:
         """The most requests a second that the law allows for."""
         if math.isfinite(self.best_size):

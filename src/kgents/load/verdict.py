@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 LEAST_SENT = 0.99  # of what was to be sent
 LATE_MS, LATE_SHARE = 10.0, 0.2  # late starts: so much at the 99th percentile, and so much of the latency
 BUSY = 0.8  # of what the generator's programs could use
+NOISE = 0.25  # of the machine's cores, used by programs that have nothing to do with the run
 INTEGRATIONS = ("sql", "nats", "meter")
 
 
@@ -77,7 +78,7 @@ def deciding(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def generator(document: Mapping[str, Any]) -> list[Reason]:
-    """Whether the generator, rather than the target, decided the figures."""
+    """Whether the generator, or other programs of its machine, rather than the target, decided the figures."""
     if document["profile"]["users"]:
         users, wait = document["profile"]["users"], document["profile"]["wait"]
         return [
@@ -87,11 +88,14 @@ def generator(document: Mapping[str, Any]) -> list[Reason]:
                 f"{users / wait:g} requests/s, whatever the target can do",
             )
         ]
-    return [
-        Reason(reason.code, f"at {step['offered']:g} requests/s {reason.text}")
-        for step in deciding(document)
-        for reason in of_step(step, int(document["machine"]["cores"]))
-    ]
+    cores, found = int(document["machine"]["cores"]), []
+    for step in deciding(document):
+        at = f"at {step['offered']:g} requests/s"
+        found += [Reason(reason.code, f"{at} {reason.text}") for reason in of_step(step, cores)]
+        # Of another target, a part may run beside the generator without being seen; it is no other program.
+        if document["target"]["is_own"] and (noisy := noise(step["generator"]["other_programs_cores"], cores)):
+            found.append(Reason(noisy.code, f"{at} {noisy.text}"))
+    return found
 
 
 def of_step(step: Mapping[str, Any], cores: int) -> Sequence[Reason]:
@@ -109,3 +113,10 @@ def of_step(step: Mapping[str, Any], cores: int) -> Sequence[Reason]:
     if used["driver_cores"] > BUSY:
         found.append(Reason("generator-cpu", f"the streams' driver used {used['driver_cores']:.2f} of its one core"))
     return found
+
+
+def noise(others: float, cores: int) -> Reason | None:
+    """Whether other programs took so much of the machine (in cores) that they are in the figures."""
+    if others <= NOISE * cores:
+        return None
+    return Reason("noise", f"other programs used {others:.2f} of the machine's {cores} cores")

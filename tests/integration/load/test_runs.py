@@ -21,6 +21,8 @@ from tests.support.up import UNMEASURED, Up
 from tests.support.vegeta import slowed
 from tests.support.waiting import wait_until
 
+MACHINE = {"generator-late", "noise"}
+
 
 class Silent:
     """A watcher that lets something happen once a step has begun, and once it has ended."""
@@ -51,8 +53,8 @@ def load(
 
 
 def codes(document: Mapping[str, Any], **expected: str) -> set[str]:
-    """The reasons, without the one that the tests' machine may give: it has more to do than to start requests."""
-    return {reason.code for reason in reasons(document, expected)} - {"generator-late"}
+    """The reasons, without those that the tests' machine may give, which has more to do than this."""
+    return {reason.code for reason in reasons(document, expected)} - MACHINE
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def document(up: Up, vegeta: Path) -> dict[str, Any]:
 
 def test_a_run_that_may_be_believed(document: dict[str, Any]) -> None:
     assert codes(document, version="0.1.0", mode="embedded") == set()
-    assert document["valid"] or [reason["code"] for reason in document["reasons"]] == ["generator-late"]
+    assert document["valid"] == (not document["reasons"])
     step = document["steps"][0]
     assert step["requests"] == 40
     assert step["statuses"].keys() <= {"200", "201"}

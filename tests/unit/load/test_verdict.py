@@ -12,6 +12,10 @@ def codes(document, **expected):
     return [reason.code for reason in reasons(document, expected)]
 
 
+def used(**cores):
+    return step(generator={"driver_cores": 0.1, "vegeta_cores": 0.1, "other_programs_cores": 0.1} | cores)
+
+
 def test_a_run_in_which_all_went_well_is_believed():
     assert codes(report()) == []
     assert codes(stress()) == []
@@ -26,8 +30,9 @@ def test_slow_answers_and_errors_are_results_and_no_reason():
     [
         (report(step(sent=98.0)), "generator-rate"),
         (report(step(late_ms={"p99": 30.0})), "generator-late"),
-        (report(step(generator={"driver_cores": 0.1, "vegeta_cores": 1.7})), "generator-cpu"),
-        (report(step(generator={"driver_cores": 0.9, "vegeta_cores": 0.1})), "generator-cpu"),
+        (report(used(vegeta_cores=1.7)), "generator-cpu"),
+        (report(used(driver_cores=0.9)), "generator-cpu"),
+        (report(used(other_programs_cores=0.6)), "noise"),
         (report(step(unwell=[["meter", "disconnected"]])), "integration"),
         (report(backlog=12), "integration"),
         (report(after=look(version="0.2.0")), "version"),
