@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kgents.load.resources import Source
     from kgents.load.target import Target
 
-loadtest = group("Load on a kgents: how fast it answers, and whether the figures may be believed.")
+loadtest = group("Load a kgents, and say whether the figures may be believed.")
 
 Url = Annotated[str, typer.Option(help="The kgents' address; its administrator's key is that of the context.")]
 Up = Annotated[bool, typer.Option("--up", help="Start a kgents up of its own, and load that.")]

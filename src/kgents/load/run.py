@@ -124,7 +124,22 @@ async def run(plan: Plan, at: Target, program: Path, watcher: Watcher) -> dict[s
     found = verdict.reasons(document, plan.expected)
     document["valid"] = not found
     document["reasons"] = [reason._asdict() for reason in found]
-    return document
+    return {**document, **_short(document)}
+
+
+def _short(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What `kgents ready` reads of a report: the whole run in a few figures."""
+    steps: Sequence[Mapping[str, Any]] = document["steps"]
+    highest = max(steps, key=lambda step: float(step["offered"]))
+    return {
+        "started": document["began"],
+        "commit": document["target"]["commit"],
+        "why": "; ".join(reason["text"] for reason in document["reasons"]),
+        "offered": highest["offered"],
+        "achieved": highest["achieved"],
+        "errors": sum(step["errors"] for step in steps),
+        "p95_ms": highest["latency_ms"].get("p95", highest["first_token_ms"].get("p95")),
+    }
 
 
 def commit_of(at: Target) -> str:

@@ -228,7 +228,7 @@ _LAUNCH = (
         "L2",
         "There is a load baseline, valid and without errors",
         "Reads the report of `kgents loadtest` in evidence/load-baseline.json.",
-        "make baseline",
+        "make loadtest",
         recorded.loaded,
         max_age=90 * DAY,
         attention=30,

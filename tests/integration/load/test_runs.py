@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from kgents.clock import SystemClock
 from kgents.load.measured import Counts
 from kgents.load.profiles import Name, Step, profile
 from kgents.load.resources import Pages
 from kgents.load.run import Plan, run
 from kgents.load.target import Target
 from kgents.load.verdict import reasons
+from kgents.readiness.checks.recorded import loaded
+from kgents.readiness.target import Target as ReadinessTarget
 from tests.support.up import UNMEASURED, Up
 from tests.support.vegeta import slowed
 from tests.support.waiting import wait_until
@@ -73,6 +77,15 @@ def test_a_run_that_may_be_believed(document: dict[str, Any]) -> None:
     assert step["first_token_ms"]["p50"] > 0
     assert step["processes"].keys() == {"api", "worker"}
     assert step["processes"]["api"]["most_memory_mib"] > 20
+
+
+def test_readiness_reads_the_report(document: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "load-baseline.json").write_text(json.dumps({**document, "valid": True}))
+
+    found = loaded(ReadinessTarget(SystemClock(), tmp_path, bytes))
+
+    assert "no errors" in str(found)
 
 
 def test_the_tenants_of_the_test_are_archived(document: dict[str, Any], up: Up) -> None:

@@ -69,7 +69,7 @@ def scanned(target: Target) -> Found:
 
 def loaded(target: Target) -> Found:
     """The load test's baseline was valid and failed no request."""
-    document, time, commit = read(target, "load-baseline.json", "make baseline")
+    document, time, commit = read(target, "load-baseline.json", "make loadtest")
     seen = {name: document.get(name) for name in ("profile", "valid", "why", "offered", "achieved", "errors", "p95_ms")}
     if document["valid"] is not True:
         raise NotShown(f"The run was not valid: {document.get('why') or 'it does not say why'}.")
