@@ -21,7 +21,12 @@ from tests.support.reached import Reached
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "kgents-agents"
-_NAMES = {"kgents": "kgents", "nats": "docker.io/library/nats", "postgres": "docker.io/library/postgres"}
+_NAMES = {
+    "kgents": "kgents",
+    "nats": "docker.io/library/nats",
+    "postgres": "docker.io/library/postgres",
+    "log-collector": "docker.io/otel/opentelemetry-collector-k8s",
+}
 """What the images are called in the overlay."""
 
 
@@ -82,11 +87,12 @@ def _parts(image: str) -> dict[str, str]:
 
 
 class Installation(Reached):
-    """The conformance overlay in a cluster."""
+    """The conformance overlay in a cluster, with these patches for it."""
 
-    def __init__(self, cluster: Cluster, images: Mapping[str, str]) -> None:
+    def __init__(self, cluster: Cluster, images: Mapping[str, str], changes: Sequence[Mapping[str, Any]] = ()) -> None:
         self.cluster = cluster
         self._images = images
+        self._changes = changes
         self._admin_key = ""
 
     def is_there(self) -> bool:
@@ -132,14 +138,14 @@ class Installation(Reached):
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "namespace": NAMESPACE,
             "resources": [
                 os.path.relpath(ROOT / "deploy" / "overlays" / "conformance", folder),
                 *(["objects.json"] if objects else []),
             ],
             "components": [os.path.relpath(ROOT / "deploy" / "components" / name, folder) for name in components],
+            "transformers": [(ROOT / "deploy" / "overlays" / "conformance" / "namespace.yaml").read_text()],
             "images": images,
-            "patches": [{"patch": json.dumps(change)} for change in changes],
+            "patches": [{"patch": json.dumps(change)} for change in (*self._changes, *changes)],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
         return folder
