@@ -17,7 +17,6 @@ from tests.support.log_store import Line, decoded, lines_of
 from tests.support.waiting import wait_until
 
 LOKI = "kgents-loki"
-LABELS = {"app.kubernetes.io/name": LOKI}
 PROGRAM = Path(__file__).with_name("log_store.py")
 
 
@@ -43,42 +42,73 @@ class Store:
         return [line for line in self.look() if line.metadata.get("trace_id") == trace_id]
 
 
-def objects(installation: Installation) -> list[dict[str, Any]]:
+def pod(installation: Installation, name: str, command: list[str], **container: Any) -> dict[str, Any]:
+    """A pod that runs Python of the image of kgents."""
     image = installation.cluster.get("deployment", "kgents-api")["spec"]["template"]["spec"]["containers"][0]["image"]
-    container = {
-        "name": "store",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["/opt/kgents/bin/python", "/program/log_store.py"],
-        "readinessProbe": {"httpGet": {"path": "/0", "port": 3100}, "periodSeconds": 1},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "program", "mountPath": "/program"}],
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/name": name}},
+        "spec": {
+            "containers": [
+                {
+                    "name": "python",
+                    "image": image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["/opt/kgents/bin/python", *command],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    **container,
+                }
+            ],
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "volumes": [{"name": "program", "configMap": {"name": LOKI, "optional": True}}],
+        },
     }
-    metadata = {"name": LOKI, "namespace": NAMESPACE, "labels": LABELS}
-    security = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
-    pod = {
-        "containers": [container],
-        "securityContext": security,
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": 0,
-        "volumes": [{"name": "program", "configMap": {"name": LOKI}}],
-    }
+
+
+def store_objects(installation: Installation) -> list[dict[str, Any]]:
+    metadata = {"name": LOKI, "namespace": NAMESPACE}
     return [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {PROGRAM.name: PROGRAM.read_text()}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
+        pod(
+            installation,
+            LOKI,
+            [f"/program/{PROGRAM.name}"],
+            readinessProbe={"httpGet": {"path": "/0", "port": 3100}, "periodSeconds": 1},
+            volumeMounts=[{"name": "program", "mountPath": "/program"}],
+        ),
         {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": metadata,
-            "spec": {"selector": LABELS, "ports": [{"name": "http", "port": 3100}]},
+            "spec": {"selector": {"app.kubernetes.io/name": LOKI}, "ports": [{"name": "http", "port": 3100}]},
         },
     ]
 
 
 @pytest.fixture(scope="module")
-def store(installation: Installation) -> Iterator[Store]:
+def early(installation: Installation) -> Iterator[str]:
+    """A line that is written while there is no Loki."""
+    line = f"written early, {token_hex(8)}"
+    name = f"early-{token_hex(4)}"
+    installation.cluster.apply(pod(installation, name, ["-c", f"print({line!r})"]))
+    done = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+    installation.cluster.kubectl("wait", f"pod/{name}", f"-n{NAMESPACE}", *done)
+    yield line
+    installation.cluster.kubectl("delete", "pod", name, f"-n{NAMESPACE}")
+
+
+@pytest.fixture(scope="module")
+def store(installation: Installation, early: str) -> Iterator[Store]:
     """Where Loki's Service leads, for as long as the tests of this module take."""
-    installation.cluster.apply(*objects(installation))
+    installation.cluster.apply(*store_objects(installation))
     installation.cluster.kubectl("wait", f"pod/{LOKI}", f"-n{NAMESPACE}", "--for=condition=Ready", "--timeout=60s")
     yield Store(f"http://{installation.address(LOKI)}:3100")
     for kind in ("pod", "service", "configmap"):
@@ -94,10 +124,8 @@ def everywhere(installation: Installation) -> Iterator[dict[str, str]]:
     labels = {"app.kubernetes.io/name": "a-test"}
     for node, name in names.items():
         metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
-        spec = {key: value for key, value in template.items() if key != "topologySpreadConstraints"}
-        installation.cluster.apply(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, "nodeName": node}}
-        )
+        spec = {**template, "nodeName": node}
+        installation.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     wait = ("--for=condition=Ready", "--timeout=120s")
     installation.cluster.kubectl("wait", "pods", "--selector=app.kubernetes.io/name=a-test", f"-n{NAMESPACE}", *wait)
     yield {installation.cluster.get("pod", name)["status"]["podIP"]: node for node, name in names.items()}
@@ -110,11 +138,9 @@ def test_it_is_on_every_node(installation: Installation) -> None:
     assert found["numberReady"] == found["desiredNumberScheduled"] == len(nodes)
 
 
-def test_what_was_written_before_loki_was_there_arrives(installation: Installation, store: Store) -> None:
-    components = {"api", "worker", "migrate", "nats", "postgres", "meter"}
-    wait_until(lambda: components <= {line.labels["component"] for line in store.look()}, seconds=60)
-    labels = {frozenset(line.labels) for line in store.lines}
-    assert labels == {frozenset(("namespace", "app", "component", "level"))}
+def test_what_was_written_before_loki_was_there_arrives(store: Store, early: str) -> None:
+    wait_until(lambda: early in [line.text for line in store.look()], seconds=60)
+    assert {frozenset(line.labels) for line in store.lines} == {frozenset(("namespace", "app", "component", "level"))}
     assert {line.labels["namespace"] for line in store.lines} == {NAMESPACE}
 
 
@@ -122,7 +148,7 @@ def test_a_requests_line_arrives_with_its_trace_from_every_node(
     installation: Installation, store: Store, everywhere: dict[str, str]
 ) -> None:
     with installation.admin() as admin:
-        tenant = admin.post("/v1/tenants", json={"name": "logs"}).json()["id"]
+        tenant = admin.post("/v1/tenants", json={"name": f"logs {token_hex(4)}"}).json()["id"]
         key = admin.post(f"/v1/tenants/{tenant}/api-keys", json={"name": "logs", "role": "owner"}).json()["token"]
     traces = {token_hex(16): address for address in everywhere}
     for trace_id, address in traces.items():

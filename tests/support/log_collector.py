@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL
@@ -17,6 +17,7 @@ import yaml
 from cluster import build
 from tests.support.log_store import LogStore
 from tests.support.manifests import ROOT
+from tests.support.pod_logs import ContainerLog
 from tests.support.process import ServerProcess
 from tests.support.tools import left_out
 from tests.support.waiting import wait_until
@@ -117,3 +118,21 @@ def collecting(folder: Path, store: LogStore, changes: Mapping[str, Any] | None 
         yield collector
     finally:
         collector.stop()
+
+
+def sent(folder: Path, logs: Iterable[Path]) -> list[bytes]:
+    """What the collector sends to the store of log files of a kgents, as if each were that of a container: whole
+    messages, with every line.
+    """
+    folder.mkdir()
+    store = LogStore()
+    with collecting(folder, store) as collector:
+        written = 0
+        for path in logs:
+            lines = path.read_text(errors="replace").splitlines()
+            ContainerLog(collector.pods, f"kgents-{path.stem}-0", path.stem).write(*lines)
+            written += len(lines)
+        wait_until(lambda: len(store.lines) >= written, seconds=60, what=f"{written} lines are there")
+    store.stop()
+    assert not store.refused, store.refused
+    return store.messages
