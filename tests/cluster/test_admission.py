@@ -68,7 +68,7 @@ def test_every_object_is_admitted(installation: Installation, overlay: str) -> N
     assert not refused(installation.cluster, objects)
 
 
-@pytest.mark.parametrize("component", ["ingress", "ingress-tls", "autoscaling-runs", "loki"])
+@pytest.mark.parametrize("component", ["ingress", "ingress-tls", "autoscaling-runs", "loki", "promtail"])
 def test_every_object_of_a_component_is_admitted(installation: Installation, component: str) -> None:
     components = {"ingress-tls": ["ingress", "ingress-tls"]}.get(component, [component])
     objects = objects_of(installation.overlay(components=components))
