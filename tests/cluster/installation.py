@@ -86,8 +86,13 @@ def _parts(image: str) -> dict[str, str]:
     return {"newName": name, "newTag": tag}
 
 
+def _target(change: Mapping[str, Any]) -> dict[str, str]:
+    """What a patch is for, as kustomize selects it; there may be none."""
+    return {"kind": change["kind"], "name": change["metadata"]["name"]}
+
+
 class Installation(Reached):
-    """The conformance overlay in a cluster, with these patches for it."""
+    """The conformance overlay in a cluster, with these patches of what is there of it."""
 
     def __init__(self, cluster: Cluster, images: Mapping[str, str], changes: Sequence[Mapping[str, Any]] = ()) -> None:
         self.cluster = cluster
@@ -145,7 +150,10 @@ class Installation(Reached):
             "components": [os.path.relpath(ROOT / "deploy" / "components" / name, folder) for name in components],
             "transformers": [(ROOT / "deploy" / "overlays" / "conformance" / "namespace.yaml").read_text()],
             "images": images,
-            "patches": [{"patch": json.dumps(change)} for change in (*self._changes, *changes)],
+            "patches": [
+                *({"patch": json.dumps(change), "target": _target(change)} for change in self._changes),
+                *({"patch": json.dumps(change)} for change in changes),
+            ],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
         return folder
