@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -54,33 +55,42 @@ PROGRAMS = [
     Program("kubernetes", "kgents/cluster/tools/kubernetes/oracle"),
     Program("coredns", "github.com/coredns/coredns"),
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    Program("collector", "kgents/cluster/tools/collector"),
     Program("pause", "kgents/cluster/tools/pause"),
 ]
 
 
 def build(*names: str) -> Path:
     """Build what is not there yet, or of that what is named; answers the folder with the programs."""
-    folder = CACHE / "bin" / _key()
+    keys = {module: _key(module) for module in {program.module for program in PROGRAMS}}
+    folder = CACHE / "bin" / hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     for program in PROGRAMS:
         if (not names or program.name in names) and not (folder / program.name).exists():
-            _build(program, folder)
+            kept = CACHE / "bin" / f"{program.module}-{keys[program.module]}" / program.name
+            if not kept.exists():
+                _build(program, kept)
+            with contextlib.suppress(FileExistsError):  # another process was quicker
+                (folder / program.name).symlink_to(kept)
     return folder
 
 
-def _build(program: Program, folder: Path) -> None:
+def _build(program: Program, target: Path) -> None:
     sys.stderr.write(f"building {program.name}\n")
-    unfinished = folder / f".{program.name}.{os.getpid()}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{program.name}.{os.getpid()}")
     command = ["go", "build", "-trimpath", f"-ldflags={_LINK}", "-o", str(unfinished), program.package]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     subprocess.run(command, cwd=HERE / "tools" / program.module, env=environment, check=True, timeout=1800)
-    unfinished.rename(folder / program.name)
+    unfinished.rename(target)
 
 
-def _key() -> str:
+def _key(module: str) -> str:
+    """What a module's programs are made of."""
     digest = hashlib.sha256(_LINK.encode())
     digest.update(subprocess.run(["go", "env", "GOVERSION"], capture_output=True, check=True).stdout)
-    for path in sorted((HERE / "tools").rglob("*")):
+    folder = HERE / "tools" / module
+    for path in sorted(folder.rglob("*")):
         if path.is_file():
-            digest.update(f"{path.relative_to(HERE)}\0".encode() + path.read_bytes())
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

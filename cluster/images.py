@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from cluster import build as programs
 from cluster import processes
 from cluster.layout import CACHE, HERE, NODES, RUN, Node
 from cluster.nodes import PAUSE
@@ -23,7 +24,18 @@ BASE = "localhost/kgents-base:test"
 KGENTS = "localhost/kgents:test"
 POSTGRES = "localhost/postgres:test"
 NATS = "localhost/nats:test"
-_INPUTS = ("src", "deploy/image", "scripts", "cluster/images.py", "pyproject.toml", "uv.lock", "README.md", "LICENSE")
+LOG_COLLECTOR = "localhost/log-collector:test"
+_INPUTS = (
+    "src",
+    "deploy/image",
+    "scripts",
+    "cluster/images.py",
+    "cluster/tools/collector",
+    "pyproject.toml",
+    "uv.lock",
+    "README.md",
+    "LICENSE",
+)
 _PROJECT = HERE.parent
 _STORAGE = CACHE / "storage"
 
@@ -31,7 +43,8 @@ _STORAGE = CACHE / "storage"
 def build() -> dict[str, Path]:
     """Build the images that the tests deploy, where what they are made of has changed; answers an archive of each."""
     folder = CACHE / "archives" / _key()
-    found = {image: folder / f"{image.rpartition('/')[2].replace(':', '-')}.tar" for image in (KGENTS, POSTGRES, NATS)}
+    images = (KGENTS, POSTGRES, NATS, LOG_COLLECTOR)
+    found = {image: folder / f"{image.rpartition('/')[2].replace(':', '-')}.tar" for image in images}
     if folder.exists():
         return found
     _make_base()
@@ -48,7 +61,9 @@ def build() -> dict[str, Path]:
         for image in (KGENTS, POSTGRES):
             _run("buildah", "push", "--quiet", image, f"docker-archive:{unfinished / found[image].name}:{image}")
         server = Path(sysconfig.get_path("scripts")) / "nats-server"
-        (unfinished / found[NATS].name).write_bytes(archive(NATS, "nats-server", server.read_bytes()))
+        collector = programs.build("collector") / "collector"
+        for image, program in ((NATS, server), (LOG_COLLECTOR, collector)):
+            (unfinished / found[image].name).write_bytes(archive(image, program.name, program.read_bytes()))
         folder.parent.mkdir(exist_ok=True)
         unfinished.rename(folder)
     return found

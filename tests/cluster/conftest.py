@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,24 @@ def cluster() -> Iterator[Cluster]:
             _control("down")
 
 
+def logs_of_each_node() -> dict[str, Any]:
+    """The nodes of our own cluster share one file system, so that each has its logs in a folder of its own."""
+    mount = {"name": "logs", "mountPath": "/var/log/pods", "subPathExpr": "$(NODE_NAME)/logs"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "kgents-log-collector", "namespace": "kgents-logs"},
+        "spec": {
+            "template": {
+                "spec": {
+                    "containers": [{"name": "collector", "volumeMounts": [mount]}],
+                    "volumes": [{"name": "logs", "hostPath": {"path": str(layout.RUN)}}],
+                }
+            }
+        },
+    }
+
+
 def _control(verb: str) -> None:
     subprocess.run([sys.executable, "-m", "cluster", verb], cwd=ROOT, check=True)
 
@@ -50,13 +69,20 @@ def _control(verb: str) -> None:
 @pytest.fixture(scope="session")
 def installation(cluster: Cluster) -> Installation:
     """The conformance overlay, deployed as docs/operations/deploy.md says."""
-    names = {"kgents": images.KGENTS, "nats": images.NATS, "postgres": images.POSTGRES}
+    names = {
+        "kgents": images.KGENTS,
+        "nats": images.NATS,
+        "postgres": images.POSTGRES,
+        "log-collector": images.LOG_COLLECTOR,
+    }
+    changes: list[dict[str, Any]] = []
     if "KGENTS_TEST_KUBECONFIG" in os.environ:
         found = names
     else:
         archives = images.build()
         found = {name: images.load(archives[image])[0] for name, image in names.items()}
-    made = Installation(cluster, found)
+        changes = [logs_of_each_node()]
+    made = Installation(cluster, found, changes)
     if not made.is_there():
         made.follow(DOCUMENT, "### Secrets")
     made.follow(DOCUMENT, "### Deploy")

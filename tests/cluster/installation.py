@@ -21,7 +21,12 @@ from tests.support.reached import Reached
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "kgents-agents"
-_NAMES = {"kgents": "kgents", "nats": "docker.io/library/nats", "postgres": "docker.io/library/postgres"}
+_NAMES = {
+    "kgents": "kgents",
+    "nats": "docker.io/library/nats",
+    "postgres": "docker.io/library/postgres",
+    "log-collector": "docker.io/otel/opentelemetry-collector-k8s",
+}
 """What the images are called in the overlay."""
 
 
@@ -81,12 +86,18 @@ def _parts(image: str) -> dict[str, str]:
     return {"newName": name, "newTag": tag}
 
 
-class Installation(Reached):
-    """The conformance overlay in a cluster."""
+def _target(change: Mapping[str, Any]) -> dict[str, str]:
+    """What a patch is for, as kustomize selects it; there may be none."""
+    return {"kind": change["kind"], "name": change["metadata"]["name"]}
 
-    def __init__(self, cluster: Cluster, images: Mapping[str, str]) -> None:
+
+class Installation(Reached):
+    """The conformance overlay in a cluster, with these patches of what is there of it."""
+
+    def __init__(self, cluster: Cluster, images: Mapping[str, str], changes: Sequence[Mapping[str, Any]] = ()) -> None:
         self.cluster = cluster
         self._images = images
+        self._changes = changes
         self._admin_key = ""
 
     def is_there(self) -> bool:
@@ -132,14 +143,17 @@ class Installation(Reached):
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "namespace": NAMESPACE,
             "resources": [
                 os.path.relpath(ROOT / "deploy" / "overlays" / "conformance", folder),
                 *(["objects.json"] if objects else []),
             ],
             "components": [os.path.relpath(ROOT / "deploy" / "components" / name, folder) for name in components],
+            "transformers": [(ROOT / "deploy" / "overlays" / "conformance" / "namespace.yaml").read_text()],
             "images": images,
-            "patches": [{"patch": json.dumps(change)} for change in changes],
+            "patches": [
+                *({"patch": json.dumps(change), "target": _target(change)} for change in self._changes),
+                *({"patch": json.dumps(change)} for change in changes),
+            ],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
         return folder

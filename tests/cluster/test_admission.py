@@ -68,7 +68,7 @@ def test_every_object_is_admitted(installation: Installation, overlay: str) -> N
     assert not refused(installation.cluster, objects)
 
 
-@pytest.mark.parametrize("component", ["ingress", "ingress-tls", "autoscaling-runs"])
+@pytest.mark.parametrize("component", ["ingress", "ingress-tls", "autoscaling-runs", "loki", "promtail"])
 def test_every_object_of_a_component_is_admitted(installation: Installation, component: str) -> None:
     components = {"ingress-tls": ["ingress", "ingress-tls"]}.get(component, [component])
     objects = objects_of(installation.overlay(components=components))
@@ -76,15 +76,27 @@ def test_every_object_of_a_component_is_admitted(installation: Installation, com
     assert not refused(installation.cluster, [each for each in found if not each["apiVersion"].startswith(KONG)])
 
 
+def pod(each: Any, spec: dict[str, Any]) -> dict[str, Any]:
+    """A pod of a workload, in the namespace that takes only restricted ones; its account may not be there."""
+    spec = {key: value for key, value in spec.items() if key != "serviceAccountName"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"admitted-{each['metadata']['name']}", "namespace": NAMESPACE},
+        "spec": {"restartPolicy": "Never"} | spec,
+    }
+
+
+def without_the_node(spec: dict[str, Any]) -> dict[str, Any]:
+    """The log collector's pod without what is not restricted."""
+    volumes = [{"name": each["name"], "emptyDir": {}} if "hostPath" in each else each for each in spec["volumes"]]
+    return {**spec, "volumes": volumes}
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_pod_is_admitted_as_restricted(installation: Installation, overlay: str) -> None:
     pods = [
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": f"admitted-{each['metadata']['name']}", "namespace": NAMESPACE},
-            "spec": {"restartPolicy": "Never"} | spec,
-        }
+        pod(each, spec if each["kind"] != "DaemonSet" else without_the_node(spec))
         for each in rendered(overlay)
         if (spec := pod_of(each)) is not None
     ]
@@ -92,14 +104,23 @@ def test_every_pod_is_admitted_as_restricted(installation: Installation, overlay
     assert not refused(installation.cluster, pods)
 
 
+def test_the_log_collector_is_not_restricted_for_a_folder_of_the_node_alone(installation: Installation) -> None:
+    each = next(each for each in rendered("conformance") if each["kind"] == "DaemonSet")
+    spec = pod_of(each)
+    assert spec is not None
+    assert [volume["hostPath"] for volume in spec["volumes"] if "hostPath" in volume] == [
+        {"path": "/var/log/pods", "type": "Directory"}
+    ]
+    assert "hostPath" in refused(installation.cluster, [pod(each, spec)])
+
+
 def test_a_pod_that_is_not_restricted_is_refused(installation: Installation) -> None:
     """The control of the test above."""
-    pods = {each["metadata"]["name"]: pod_of(each) for each in rendered("kind") if each["kind"] == "StatefulSet"}
-    pod = pods["kgents-meter"]
-    assert pod is not None
-    pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
-    metadata = {"name": "admitted-not", "namespace": NAMESPACE}
-    said = refused(installation.cluster, [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}])
+    each = next(each for each in rendered("kind") if each["metadata"]["name"] == "kgents-meter" and pod_of(each))
+    spec = pod_of(each)
+    assert spec is not None
+    spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    said = refused(installation.cluster, [pod(each, spec)])
     assert "allowPrivilegeEscalation" in said
 
 

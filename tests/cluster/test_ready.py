@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.installation import NAMESPACE, Installation
 from tests.support.waiting import wait_until
 
-HOLDING = ("A1", "A2", "A3", "A6", "C1", "D2", "D3", "D4", "D6", "D7", "L1", "L7")
+HOLDING = ("A1", "A2", "A3", "A6", "B1", "C1", "D2", "D3", "D4", "D6", "D7", "L1", "L7")
 Breaking = Callable[[Installation], AbstractContextManager[None]]
 
 

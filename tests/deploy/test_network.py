@@ -11,19 +11,27 @@ from tests.support.manifests import OVERLAYS, ROOT, rendered
 from tests.support.policies import Peer, allowed
 
 NAMESPACE = "kgents-agents"
-PORTS = (22, 53, 80, 443, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9464)
+COLLECTOR = "log-collector"
+PORTS = (22, 53, 80, 443, 3100, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9464, 13133)
 
 
 def _own(called: str, /, **labels: str) -> Peer:
-    return Peer(called, NAMESPACE, {f"app.kubernetes.io/{key}": value for key, value in labels.items()})
+    own = {f"app.kubernetes.io/{key}": value for key, value in labels.items()}
+    return Peer(called, NAMESPACE, own, {"kubernetes.io/metadata.name": NAMESPACE})
 
 
 PEERS = {
     peer.name: peer
     for peer in (
         *(_own(part, name="kgents", component=part) for part in ("api", "worker", "migrate")),
-        *(_own(part, name=f"kgents-{part}") for part in ("nats", "nats-backup", "postgres", "meter")),
+        *(_own(part, name=f"kgents-{part}") for part in ("nats", "nats-backup", "postgres", "meter", "loki")),
         _own("another pod", name="something"),
+        Peer(
+            COLLECTOR,
+            "kgents-logs",
+            {"app.kubernetes.io/name": "kgents-log-collector"},
+            {"kgents.dev/role": "log-collector", "kubernetes.io/metadata.name": "kgents-logs"},
+        ),
         Peer("gateway", "kong", {}, {"kgents.dev/role": "gateway"}),
         Peer("monitoring", "monitoring", {}, {"kgents.dev/role": "monitoring"}),
         Peer("dns", "kube-system", {}, {"kubernetes.io/metadata.name": "kube-system"}),
@@ -35,24 +43,32 @@ PEERS = {
     )
 }
 OURS = [name for name, peer in PEERS.items() if peer.namespace == NAMESPACE]
+WITH_COLLECTOR = ("conformance", "production")
+
+
+def ours(overlay: str) -> list[str]:
+    """The peers that an overlay has policies for."""
+    return [*OURS, *([COLLECTOR] if overlay in WITH_COLLECTOR else [])]
 
 
 def documented(overlay: str) -> set[tuple[str, str, int]]:
-    """The rows of the table; the network of a managed database is production's only."""
+    """The rows of the table; the network of a managed database is production's only, and not each has the collector."""
     text = (ROOT / "docs" / "saas" / "security.md").read_text()
     rows = re.findall(r"^\| ([\w-]+) \| ([\w-]+) \| (\d+) \|", text, re.MULTILINE)
     return {
         (source, target, int(port))
         for row_source, target, port in rows
         if target != "database" or overlay == "production"
-        for source in (OURS if row_source == "all" else [row_source])
+        if target != COLLECTOR or overlay in WITH_COLLECTOR
+        for source in (ours(overlay) if row_source == "all" else [row_source])
     }
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_exactly_the_documented_flows_are_allowed(overlay: str) -> None:
     policies = [each for each in rendered(overlay) if each["kind"] == "NetworkPolicy"]
-    pairs = [(one, other) for one, other in product(PEERS, PEERS) if one in OURS or other in OURS]
+    mine = ours(overlay)
+    pairs = [(one, other) for one, other in product(PEERS, PEERS) if one in mine or other in mine]
     found = {
         (source, target, port)
         for (source, target), port in product(pairs, PORTS)
@@ -64,5 +80,5 @@ def test_exactly_the_documented_flows_are_allowed(overlay: str) -> None:
 
 def test_names_are_asked_for_over_udp_too() -> None:
     policies = [each for each in rendered("conformance") if each["kind"] == "NetworkPolicy"]
-    assert all(allowed(policies, PEERS[name], PEERS["dns"], 53, "UDP") for name in OURS)
+    assert all(allowed(policies, PEERS[name], PEERS["dns"], 53, "UDP") for name in ours("conformance"))
     assert not allowed(policies, PEERS["api"], PEERS["internet"], 53, "UDP")

@@ -18,6 +18,7 @@ from tests.faults.places import EVERYTHING, NO_TEXT, TOLD_AT_START, Place, Recor
 from tests.faults.quoting import collector, quoting_server
 from tests.faults.systems import FULL, running
 from tests.support.cli import Cli
+from tests.support.log_collector import sent
 from tests.support.results import record as keep
 
 COMMAND = "tests/faults/test_canaries.py"
@@ -88,6 +89,8 @@ def find(
                 Place("output", first.encode(), EVERYTHING, TOLD_AT_START),
                 Place("output", rest.encode(), EVERYTHING),
             ]
+            logs = sorted((data / "logs").iterdir())
+            heard.places += [Place("log store", each, EVERYTHING) for each in sent(folder / "collector", logs)]
             findings, searched = search(canaries, [*heard.heard(), *files(system)])
     return findings, searched, canaries, {response.status_code for _, response in heard.answers}
 
@@ -110,7 +113,7 @@ def test_no_secret_and_no_text_is_found_where_it_does_not_belong(tmp_path: Path,
 ANSWERED = {200, 201, 400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 502, 503, 504}
 LEAKING = {
     *("log", "metrics", "trace", "error", "health", "page", "audit log", "column", "database file", "bus"),
-    *("JetStream file", "meter file", "NATS log", "command line"),
+    *("JetStream file", "meter file", "NATS log", "command line", "log store"),
 }
 
 

@@ -40,16 +40,18 @@ def run(
         raise typer.BadParameter("say which, such as --overlay deploy/overlays/production", param_hint="--overlay")
     from kgents.deploy.health import report
     from kgents.deploy.kubectl import Kubectl
-    from kgents.deploy.rollout import Plan, Rollout
+    from kgents.deploy.plan import Plan
+    from kgents.deploy.rollout import Rollout, missing_namespaces
 
     kubectl = Kubectl(context)
     plan = Plan.of(kubectl.render(overlay))
     rollout = Rollout(kubectl, plan, seconds=timeout, say=note)
     if dry_run:
-        if kubectl.get("namespace", "default", plan.namespace) is None:
+        if missing := missing_namespaces(kubectl, plan):
+            name = missing[0]["metadata"]["name"]
             raise Unprocessable(
-                f"The namespace {plan.namespace} is not there yet, so the cluster can't check what is to be in it. "
-                f"Make it: kubectl create namespace {plan.namespace}",
+                f"The namespace {name} is not there yet, so the cluster can't check what is to be in it. "
+                f"Make it: kubectl create namespace {name}",
                 code="no-namespace",
             )
         difference = rollout.check()
@@ -71,12 +73,13 @@ def status(
 ) -> None:
     """Say what of an overlay is not ready, and why. Exit status 1 where something is not."""
     from kgents.deploy.kubectl import Kubectl
-    from kgents.deploy.rollout import Plan, look
+    from kgents.deploy.plan import Plan
+    from kgents.deploy.rollout import look
 
     kubectl = Kubectl(context)
     plan = Plan.of(kubectl.render(overlay))
     workloads = [each for each in plan.everything if each["kind"] in ("StatefulSet", "Deployment", "DaemonSet")]
-    found = look(kubectl, plan.namespace, workloads, plan.least)
+    found = look(kubectl, workloads, plan.least)
     rows = [
         {
             "object": each.name,

@@ -15,73 +15,21 @@ from typing import Any
 from kgents.deploy import findings
 from kgents.deploy.findings import Finding, name_of
 from kgents.deploy.kubectl import Kubectl, Refused
+from kgents.deploy.plan import Objects, Plan, space_of
 from kgents.errors import Unprocessable
 
-Objects = list[dict[str, Any]]
 Say = Callable[[str], None]
 
 RELEASE = "kgents-release"
 """The ConfigMap that holds what was deployed last, to go back to."""
 CERTAIN = 15.0  # seconds for which something that waiting does not end has to last
 LOOK = 1.0  # seconds between two looks
-_FIRST = ("StatefulSet",)
-_LAST = ("Deployment", "DaemonSet", "HorizontalPodAutoscaler", "CronJob")
 _HOLDING = ("Job", "PersistentVolumeClaim", "Secret")
 _AWAITED = ("StatefulSet", "Job", "Deployment", "DaemonSet")
 
 
-UNSET = "@sha256:" + 64 * "0"
-"""The digest of an image that an overlay leaves to who takes it over."""
-
-
 class Failed(Unprocessable):
     """A deployment that did not come to its end; the detail says why, and what was done about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What an overlay holds, in the order in which it is applied."""
-
-    namespace: str
-    settings: Objects  # all that runs nothing
-    stores: Objects
-    jobs: Objects
-    services: Objects
-
-    @classmethod
-    def of(cls, objects: Objects) -> Plan:
-        """Sort an overlay's objects. Raises Unprocessable where they are not in one namespace."""
-        spaces = {each["metadata"]["namespace"] for each in objects if "namespace" in each["metadata"]}
-        if len(spaces) != 1:
-            raise Unprocessable(
-                f"The overlay's objects are in {', '.join(sorted(spaces)) or 'no namespace'}; a deployment has one.",
-                code="overlay",
-            )
-        parts: dict[str, Objects] = {"settings": [], "stores": [], "jobs": [], "services": []}
-        for each in objects:
-            kind = each["kind"]
-            part = "stores" if kind in _FIRST else "jobs" if kind == "Job" else "services" if kind in _LAST else ""
-            parts[part or "settings"].append(each)
-        images = {image for each in objects for image in _images(each)}
-        if unset := sorted(image.removesuffix(UNSET) for image in images if image.endswith(UNSET)):
-            raise Unprocessable(
-                f"The overlay does not say yet which image to take for {', '.join(unset)}. Set it by its digest, in "
-                "the overlay's folder: kustomize edit set image NAME=REGISTRY/NAME@sha256:DIGEST",
-                code="overlay-image",
-            )
-        return cls(spaces.pop(), **parts)
-
-    @property
-    def least(self) -> dict[str, int]:
-        """How many replicas autoscalers see to, by workload, such as `deployment/kgents-api`."""
-        scaled = [each["spec"] for each in self.services if each["kind"] == "HorizontalPodAutoscaler"]
-        targets = [(spec["scaleTargetRef"], spec.get("minReplicas", 1)) for spec in scaled]
-        return {f"{target['kind'].lower()}/{target['name']}": least for target, least in targets}
-
-    @property
-    def everything(self) -> Objects:
-        """All objects, in order."""
-        return [*self.settings, *self.stores, *self.jobs, *self.services]
 
 
 class Rollout:
@@ -102,7 +50,7 @@ class Rollout:
 
     def run(self, *, wait: bool) -> None:
         """Deploy. Raises Failed, when what was there before is there again, as far as there was something."""
-        self.make_namespace()
+        self.make_namespaces()
         try:
             self.check()
         except Refused as error:
@@ -115,12 +63,11 @@ class Rollout:
         self._remove(earlier or [], self._plan.everything)
         self._keep()
 
-    def make_namespace(self) -> None:
-        """Make the namespace where it is not there: nothing can be checked in one that is not."""
-        mine = [each for each in self._plan.settings if each["kind"] == "Namespace"]
-        if self._kubectl.get("namespace", "default", self._plan.namespace) is None:
-            self._kubectl.apply(mine)
-            self._say(f"namespace/{self._plan.namespace}: made")
+    def make_namespaces(self) -> None:
+        """Make the namespaces that are not there: nothing can be checked in one that is not."""
+        for each in missing_namespaces(self._kubectl, self._plan):
+            self._kubectl.apply([each])
+            self._say(f"{name_of(each)}: made")
 
     def _go(self, *, wait: bool) -> None:
         plan = self._plan
@@ -129,7 +76,7 @@ class Rollout:
         self._await(plan.stores)
         for job in plan.jobs:
             # A job's pods can't be changed; it may be run as often as one likes.
-            self._kubectl.delete("job", plan.namespace, job["metadata"]["name"])
+            self._kubectl.delete("job", space_of(job), job["metadata"]["name"])
             self._apply([job])
             self._await([job])
         self._apply(plan.services)
@@ -146,42 +93,42 @@ class Rollout:
     def _await(self, objects: Iterable[dict[str, Any]]) -> None:
         waiting = [each for each in objects if each["kind"] in _AWAITED]
         deadline = time.monotonic() + self._seconds
-        since: dict[Finding, float] = {}
+        since: dict[tuple[str, Finding], float] = {}
         while waiting:
-            found = look(self._kubectl, self._plan.namespace, waiting, self._plan.least)
+            found = look(self._kubectl, waiting, self._plan.least)
             now = time.monotonic()
             for each in found:
                 self._tell(each.name, "ready" if each.ready else each.progress)
             waiting = [each.object for each in found if not each.ready]
             if not waiting:
                 return
-            for pod in (pod for each in found for pod in each.stuck):
+            for space, pod in ((each.namespace, pod) for each in found for pod in each.stuck):
                 self._say(f"pod/{pod}: it can't start as it was before, and is replaced")
-                self._kubectl.delete("pod", self._plan.namespace, pod)
-            fatal = [finding for each in found for finding in each.findings if finding.fatal]
-            since = {finding: since.get(finding, now) for finding in fatal}
-            lasting = [finding for finding, first in since.items() if now - first >= CERTAIN]
+                self._kubectl.delete("pod", space, pod)
+            everything = [(each.namespace, finding) for each in found for finding in each.findings]
+            since = {one: since.get(one, now) for one in everything if one[1].fatal}
+            lasting = [one for one, first in since.items() if now - first >= CERTAIN]
             if lasting or now > deadline:
-                why = lasting or [finding for each in found for finding in each.findings]
+                why = lasting or everything
                 raise Failed(self._why(why, [each.name for each in found if not each.ready]), code="rollout")
             time.sleep(LOOK)
 
-    def _why(self, why: Sequence[Finding], names: Sequence[str]) -> str:
+    def _why(self, why: Sequence[tuple[str, Finding]], names: Sequence[str]) -> str:
         if not why:
             return f"{', '.join(names)}: not ready after {self._seconds:.0f} s"
-        return "; ".join(self._with_last_words(finding) for finding in why[:5])
+        return "; ".join(self._with_last_words(space, finding) for space, finding in why[:5])
 
-    def _with_last_words(self, finding: Finding) -> str:
+    def _with_last_words(self, space: str, finding: Finding) -> str:
         kind, _, name = finding.object.partition("/")
         if kind == "job":
-            pods = self._kubectl.list("pods", self._plan.namespace, f"batch.kubernetes.io/job-name={name}")
+            pods = self._kubectl.list("pods", space, f"batch.kubernetes.io/job-name={name}")
             names = [pod["metadata"]["name"] for pod in pods]
         else:
             names = [name] if (kind == "pod" and "ended" in finding.what) or "ends" in finding.what else []
         for pod in names:
-            found = self._kubectl.get("pod", self._plan.namespace, pod)
+            found = self._kubectl.get("pod", space, pod)
             for container in (found or {}).get("spec", {}).get("containers", ()):
-                if said := self._kubectl.last_words(self._plan.namespace, pod, container["name"]):
+                if said := self._kubectl.last_words(space, pod, container["name"]):
                     return f"{finding}. It said: {said}"
         return str(finding)
 
@@ -218,11 +165,11 @@ class Rollout:
 
     def _remove(self, before: Objects, now: Objects) -> None:
         """Delete what was deployed and no longer is; what holds data stays."""
-        kept = {(each["kind"], each["metadata"]["name"]) for each in now}
+        kept = {(each["kind"], space_of(each), each["metadata"]["name"]) for each in now}
         for each in before:
-            kind, name = each["kind"], each["metadata"]["name"]
-            if (kind, name) not in kept and kind not in _HOLDING and "namespace" in each["metadata"]:
-                self._kubectl.delete(kind, self._plan.namespace, name)
+            kind, space, name = each["kind"], space_of(each), each["metadata"]["name"]
+            if (kind, space, name) not in kept and kind not in _HOLDING and space:
+                self._kubectl.delete(kind, space, name)
                 self._say(f"{name_of(each)}: removed")
 
     def _keep(self) -> None:
@@ -258,21 +205,33 @@ class Look:
         """As `deployment/kgents-api`."""
         return name_of(self.object)
 
+    @property
+    def namespace(self) -> str:
+        """Where it is."""
+        return space_of(self.object)
 
-def look(kubectl: Kubectl, namespace: str, objects: Sequence[dict[str, Any]], least: Mapping[str, int]) -> list[Look]:
+
+def missing_namespaces(kubectl: Kubectl, plan: Plan) -> Objects:
+    """The namespaces of a plan that are not there. Raises Refused."""
+    mine = [each for each in plan.settings if each["kind"] == "Namespace"]
+    return [each for each in mine if kubectl.get("namespace", "default", each["metadata"]["name"]) is None]
+
+
+def look(kubectl: Kubectl, objects: Sequence[dict[str, Any]], least: Mapping[str, int]) -> list[Look]:
     """How these workloads are, and what keeps those that are not ready from being so; `least` is as in Plan. Raises
     Refused.
     """
     found = []
     live = {
-        name_of(each): each
-        for kind in dict.fromkeys(each["kind"] for each in objects)
-        for each in _kinds(kubectl.list(kind.lower(), namespace), kind)
+        (space, name_of(each)): each
+        for space, kind in dict.fromkeys((space_of(each), each["kind"]) for each in objects)
+        for each in _kinds(kubectl.list(kind.lower(), space), kind)
     }
-    pods = _kinds(kubectl.list("pods", namespace), "Pod")
-    events: Objects | None = None
+    pods = {space: _kinds(kubectl.list("pods", space), "Pod") for space in {space_of(each) for each in objects}}
+    events: dict[str, Objects] = {}
     for each in objects:
-        now = live.get(name_of(each))
+        space = space_of(each)
+        now = live.get((space, name_of(each)))
         if now is None:
             missing = Finding(name_of(each), "it is not there", fatal=True)
             found.append(Look(each, ready=False, progress="not there", findings=[missing], stuck=[]))
@@ -281,19 +240,13 @@ def look(kubectl: Kubectl, namespace: str, objects: Sequence[dict[str, Any]], le
         why: list[Finding] = []
         stuck: list[str] = []
         if not ready:
-            events = kubectl.list("events", namespace) if events is None else events
-            mine = _pods_of(now, pods)
-            why = findings.of_workload(now, mine, events)
+            if space not in events:
+                events[space] = kubectl.list("events", space)
+            mine = _pods_of(now, pods[space])
+            why = findings.of_workload(now, mine, events[space])
             stuck = findings.stuck(now, mine)
         found.append(Look(now, ready, findings.progress(now), why, stuck))
     return found
-
-
-def _images(found: dict[str, Any]) -> list[str]:
-    spec = found.get("spec") or {}
-    spec = spec.get("jobTemplate", {}).get("spec", spec)
-    pod = (spec.get("template") or {}).get("spec") or {}
-    return [each["image"] for each in (*pod.get("initContainers", ()), *pod.get("containers", ()))]
 
 
 def _renamed(job: dict[str, Any]) -> dict[str, Any]:
