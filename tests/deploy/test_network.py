@@ -11,7 +11,7 @@ from tests.support.manifests import OVERLAYS, ROOT, rendered
 from tests.support.policies import Peer, allowed
 
 NAMESPACE = "kgents-agents"
-PORTS = (22, 53, 80, 443, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9464)
+PORTS = (22, 53, 80, 443, 3000, 3100, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9090, 9464)
 
 
 def _own(called: str, /, **labels: str) -> Peer:
@@ -22,7 +22,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         *(_own(part, name="kgents", component=part) for part in ("api", "worker", "migrate")),
-        *(_own(part, name=f"kgents-{part}") for part in ("nats", "nats-backup", "postgres", "meter")),
+        *(_own(part, name=f"kgents-{part}") for part in ("nats", "nats-backup", "postgres", "meter", "grafana")),
         _own("another pod", name="something"),
         Peer("gateway", "kong", {}, {"kgents.dev/role": "gateway"}),
         Peer("monitoring", "monitoring", {}, {"kgents.dev/role": "monitoring"}),
