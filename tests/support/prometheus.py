@@ -39,16 +39,18 @@ class Prometheus:
             f"--web.listen-address={self.url.removeprefix('http://')}",
             "--log.level=warn",
         ]
+        self._client = httpx2.Client(base_url=self.url, trust_env=False, timeout=30)
         self._process = ServerProcess(command, folder / "log")
         wait_until(self._is_ready, seconds=30, what="Prometheus is ready")
 
     def stop(self) -> None:
         """End it."""
+        self._client.close()
         self._process.stop()
 
     def query(self, expr: str) -> list[dict[str, Any]]:
         """The series that a query answers now. Raises ValueError for one that can't be evaluated."""
-        answer = httpx2.post(f"{self.url}/api/v1/query", data={"query": expr}, trust_env=False, timeout=30).json()
+        answer = self._client.post("/api/v1/query", data={"query": expr}).json()
         if answer["status"] != "success":
             raise ValueError(f"{answer['error']}: {expr}")
         result: list[dict[str, Any]] = answer["data"]["result"]
@@ -61,9 +63,7 @@ class Prometheus:
     def metrics(self) -> dict[str, set[str]]:
         """Every metric that it has seen or recorded, with the names of its labels."""
         found: dict[str, set[str]] = {}
-        answer = httpx2.get(
-            f"{self.url}/api/v1/series", params={"match[]": '{__name__!=""}'}, trust_env=False, timeout=30
-        ).json()
+        answer = self._client.get("/api/v1/series", params={"match[]": '{__name__!=""}'}).json()
         for series in answer["data"]:
             found.setdefault(series.pop("__name__"), set()).update(series)
         return found
@@ -72,7 +72,7 @@ class Prometheus:
         if not self._process.is_running():
             raise RuntimeError(f"Prometheus ended: {self._process.log}")
         try:
-            return httpx2.get(f"{self.url}/-/ready", trust_env=False).status_code == 200
+            return self._client.get("/-/ready").status_code == 200
         except httpx2.HTTPError:
             return False
 
