@@ -6,7 +6,7 @@ cancel each other are seen by that only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 
 from kgents.clock import SECOND
 from kgents.meter.client import MeterClient
@@ -29,30 +29,38 @@ class Totals:
         self._compared_to = 0
 
     async def compare(self, now: int) -> dict[str, int]:
-        """By meter, the units by which ledger and meter differ, added up without signs over the hours that are new
-        since the last call (the last day at the first) and those that differed then. `now` is in microseconds; the last
-        half minute is left out, and whole minutes only are compared. Raises Unavailable.
+        """By meter, the units by which ledger and meter differ, added up without signs over hours: those that are new
+        since the last call and the one before (the last day at the first call), and those that differed then.
+
+        `now` is in microseconds; the last half minute is left out, and whole minutes only are compared. Raises
+        Unavailable.
         """
         end = (now - DELAY) // MINUTE * MINUTE
-        first = min(self._compared_to or end - repository.DAY, end) // HOUR * HOUR
-        hours = sorted(self._open | set(range(first, end, HOUR)))
-        found = {hour: await self._of(hour, min(hour + HOUR, end)) for hour in hours}
+        last = self._compared_to - HOUR if self._compared_to else end - repository.DAY
+        first = min(last, end) // HOUR * HOUR
+        found = await self._between(first, end)
+        for hour in sorted(hour for hour in self._open if hour < first):
+            found |= await self._between(hour, hour + HOUR)
         self._open = {hour for hour, units in found.items() if any(units.values())}
         self._compared_to = end
-        return _added(found.values())
+        return {name: sum(units[name] for units in found.values()) for name in METERS}
 
-    async def _of(self, start: int, end: int) -> dict[str, int]:
+    async def _between(self, start: int, end: int) -> dict[int, dict[str, int]]:
+        """The units by which they differ, by hour and meter."""
         # The meter first: what comes to it later can't look as if it had come from nowhere.
-        metered = {}
+        metered: Counter[tuple[int, str]] = Counter()
+        whole = end // HOUR * HOUR
         for name in METERS:
-            rows = await self._meter.query(name, start=start, end=end)
-            metered[name] = sum(row.value for row in rows)
+            if whole > start:
+                for row in await self._meter.query(name, start=start, end=whole, window="HOUR"):
+                    metered[row.start // HOUR * HOUR, name] += row.value
+            if end > whole:
+                for row in await self._meter.query(name, start=whole, end=end):
+                    metered[whole, name] += row.value
         ledger = await self._store.read(
-            Scope.system(), lambda connection: repository.totals(connection, start=start, end=end)
+            Scope.system(), lambda connection: repository.totals(connection, start=start, end=end, length=HOUR)
         )
-        return {name: abs(ledger.get(name, 0) - metered[name]) for name in METERS}
-
-
-def _added(found: Iterable[dict[str, int]]) -> dict[str, int]:
-    rows = list(found)
-    return {name: sum(units[name] for units in rows) for name in METERS}
+        return {
+            hour: {name: abs(ledger.get((hour, name), 0) - metered[hour, name]) for name in METERS}
+            for hour in range(start, end, HOUR)
+        }

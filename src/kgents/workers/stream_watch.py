@@ -8,7 +8,7 @@ from kgents.bus.nats import Bus, BusUnavailable
 from kgents.bus.streams import EVENTS_STREAM, RUNS_STREAM, USAGE_STREAM
 from kgents.telemetry.metrics import Metrics
 
-INTERVAL = 5.0
+INTERVAL = 2.0
 
 
 class StreamWatch:
@@ -21,8 +21,7 @@ class StreamWatch:
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:
-            for stream in (USAGE_STREAM, RUNS_STREAM, EVENTS_STREAM):
-                await self._look(stream)
+            await asyncio.gather(*(self._look(stream) for stream in (USAGE_STREAM, RUNS_STREAM, EVENTS_STREAM)))
             await asyncio.sleep(INTERVAL)
 
     async def _look(self, stream: str) -> None:

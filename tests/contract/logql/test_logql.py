@@ -1,4 +1,4 @@
-"""Every LogQL query of the dashboards and the runbook: Grafana's own grammar, and the labels and fields that lines have."""
+"""Every LogQL query of the dashboards and the runbook: Grafana's own grammar, and what lines really have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For each alert, series on which it fires and series on which it does not, in promtool's notation (a value a minute)."""
+"""For each alert, series on which it fires and series on which it does not: as promtool takes them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ CASES = [
     Case("KgentsLatencyBurn", "ticket", "few are slow", False, _durations("0+97x300", "0+100x300"), "200m"),
     Case("KgentsUsageFreshnessBurn", "page", "usage is old", True, _ages("0x90", "400x90"), "75m"),
     Case("KgentsUsageFreshnessBurn", "page", "usage is new", False, _ages("2x90", "3x90"), "75m"),
-    Case("KgentsUsageFreshnessBurn", "ticket", "usage was old often", True, _ages("0x300", "400x8 1x150 400x150"), "200m"),
+    Case("KgentsUsageFreshnessBurn", "ticket", "it was old often", True, _ages("0x300", "400x8 1x150 400x150"), "200m"),
     Case("KgentsUsageFreshnessBurn", "ticket", "usage is new", False, _ages("2x300", "3x300"), "200m"),
     Case("KgentsApiAbsent", "page", "it is gone", True, _one("kgents_build_info", "1x10 _x80", process="api")),
     Case("KgentsApiAbsent", "page", "it is there", False, _one("kgents_build_info", "1x90", process="api")),
