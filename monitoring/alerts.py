@@ -194,7 +194,7 @@ def _cluster(times: Times) -> list[Rule]:
         _alert(
             "KgentsLogsLost",
             "sum by (namespace, pod)"
-            f' (increase(otelcol_exporter_send_failed_log_records_total{{namespace="{COLLECTOR_NAMESPACE}"}}'
+            f' (increase(otelcol_exporter_send_failed_log_records{{namespace="{COLLECTOR_NAMESPACE}"}}'
             f"[{times('15m')}])) > 0",
             "",
             TICKET,

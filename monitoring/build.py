@@ -30,15 +30,16 @@ from grafana_foundation_sdk.models.dashboard import (
 
 P = TypeVar("P", timeseries.Panel, stat.Panel)
 
-OURS = 'namespace="$namespace",component=~"$component"'
+OURS = 'namespace=~"$namespace",component=~"$component"'
 """The series of the chosen namespace and components."""
-PLACE = 'namespace="$namespace"'
+PLACE = 'namespace=~"$namespace"'
 """Those of the chosen namespace, whatever the component."""
-LINES = '{namespace="$namespace",app="kgents",component=~"$component",level=~"$level"}'
+LINES = '{namespace=~"$namespace",app="kgents",component=~"$component",level=~"$level"}'
 """The chosen log lines."""
 
-PROMETHEUS = DataSourceRef(type_val="prometheus", uid="${prometheus}")
-LOKI = DataSourceRef(type_val="loki", uid="${loki}")
+PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
+LOKI = DataSourceRef(type_val="loki", uid="loki")
+"""The data sources of deploy/components/grafana. Each query names its own, as Grafana's API wants it."""
 WIDTH = 24  # columns of a dashboard
 HEIGHT = 8  # rows of a panel
 
@@ -52,11 +53,13 @@ class Query:
 
 
 def _metrics(query: Query, letter: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter).range()
+    made = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter)
+    return made.datasource(PROMETHEUS).range()
 
 
 def _lines(query: Query, letter: str) -> loki.Dataquery:
-    return loki.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter).query_type("range")
+    made = loki.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter)
+    return made.datasource(LOKI).query_type("range")
 
 
 def _common(panel: P, title: str, says: str, unit: str, queries: Sequence[Query], source: DataSourceRef) -> P:
@@ -123,10 +126,6 @@ def row(title: str) -> dashboard.Row:
     return dashboard.Row(title)
 
 
-def _source(name: str, kind: str, label: str) -> dashboard.DatasourceVariable:
-    return dashboard.DatasourceVariable(name).label(label).type(kind)
-
-
 def _namespace() -> dashboard.QueryVariable:
     query = "label_values(kgents_build_info, namespace)"
     return (
@@ -176,8 +175,6 @@ def board(
         )
     )
     for variable in (
-        _source("prometheus", "prometheus", "Metrics"),
-        _source("loki", "loki", "Logs"),
         _namespace(),
         _choice("component", "Component", ("api", "worker")),
         _choice("level", "Log level", ("debug", "info", "warning", "error", "critical")),

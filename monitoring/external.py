@@ -12,6 +12,7 @@ KUBE_STATE_METRICS = "https://github.com/kubernetes/kube-state-metrics/tree/v2.1
 CADVISOR = "https://github.com/google/cadvisor/blob/v0.53.0/docs/storage/prometheus.md"
 CERT_MANAGER = "https://cert-manager.io/docs/devops-tips/prometheus-metrics/"
 COLLECTOR = "https://opentelemetry.io/docs/collector/internal-telemetry/"
+"""As its configuration in deploy/components/log-collector names them: without suffixes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ EXTERNAL = {
             COLLECTOR,
             otelcol_exporter_queue_size="namespace pod",
             otelcol_exporter_queue_capacity="namespace pod",
-            otelcol_exporter_send_failed_log_records_total="namespace pod",
+            otelcol_exporter_send_failed_log_records="namespace pod",
         ),
     )
 }

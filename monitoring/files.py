@@ -17,7 +17,7 @@ from monitoring.boards.tenants import tenants
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "dashboards"
 BOARDS = {
-    "overview": overview,
+    "saas-overview": overview,
     "tenants": tenants,
     "billing-pipeline": billing_pipeline,
     "nats": nats,

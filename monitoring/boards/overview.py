@@ -21,7 +21,7 @@ def overview() -> dashboard.Dashboard:
     answered = f"sum(rate(kgents_http_requests_total{{{API}}}[{RATE}]))"
     failed = f'sum(rate(kgents_http_requests_total{{{API},status=~"5.."}}[{RATE}]))'
     return board(
-        "overview",
+        "saas-overview",
         "kgents / SaaS overview",
         "Traffic, errors, latency, saturation and the way of usage to the meter. Start here.",
         [

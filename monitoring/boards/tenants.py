@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders import dashboard
 
 from monitoring.build import LINES, LOKI, OURS, Query, board, graph, log_panel, row
 
-REQUESTS = '{namespace="$namespace",app="kgents",component="api"} | tenant_id!="" | json | event="request"'
+REQUESTS = '{namespace=~"$namespace",app="kgents",component="api"} | tenant_id!="" | json | event="request"'
 EVERY = "$__auto"
 
 

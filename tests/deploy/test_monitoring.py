@@ -39,16 +39,17 @@ def test_panels_fit_beside_each_other(name: str) -> None:
 def test_every_panel_says_what_it_shows_and_takes_the_chosen_sources(name: str) -> None:
     board = boards()[name]
     variables = {variable["name"] for variable in board["templating"]["list"]}
-    assert {"prometheus", "loki", "namespace", "component", "level"} <= variables
+    assert {"namespace", "component", "level"} <= variables
     for panel in board["panels"]:
         if panel["type"] != "row":
             assert panel["description"]
-            assert panel["datasource"]["uid"] == "${" + panel["datasource"]["type"] + "}"
+            assert panel["datasource"]["uid"] in {"prometheus", "loki"}
+            assert all(target["datasource"] == panel["datasource"] for target in panel["targets"]), panel["title"]
             assert all("$namespace" in target["expr"] for target in panel["targets"]), panel["title"]
 
 
 def test_the_logs_of_the_overview_take_its_choice() -> None:
-    panels = [panel for panel in boards()["overview"]["panels"] if panel["type"] == "logs"]
+    panels = [panel for panel in boards()["saas-overview"]["panels"] if panel["type"] == "logs"]
     assert len(panels) == 1
     assert all(name in panels[0]["targets"][0]["expr"] for name in ("$namespace", "$component", "$level"))
 
@@ -61,7 +62,7 @@ def test_grafana_gets_every_dashboard_and_both_sources() -> None:
     }
     configuration = next(each for name, each in maps.items() if name.startswith("kgents-grafana"))
     sources = yaml.safe_load(configuration["data"]["datasources.yaml"])["datasources"]
-    assert {source["type"] for source in sources} == {"prometheus", "loki"}
+    assert {(source["type"], source["uid"]) for source in sources} == {("prometheus", "prometheus"), ("loki", "loki")}
     derived = next(source for source in sources if source["type"] == "loki")["jsonData"]["derivedFields"]
     assert {field["matcherRegex"] for field in derived} == {"trace_id", "run_id"}
     assert {field["datasourceUid"] for field in derived} == {"loki"}

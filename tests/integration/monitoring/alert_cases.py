@@ -204,13 +204,13 @@ CASES = [
         "ticket",
         "some are",
         True,
-        _one("otelcol_exporter_send_failed_log_records_total", "0x40 5x50", namespace="kgents-logs", pod="c"),
+        _one("otelcol_exporter_send_failed_log_records", "0x40 5x50", namespace="kgents-logs", pod="c"),
     ),
     Case(
         "KgentsLogsLost",
         "ticket",
         "none are",
         False,
-        _one("otelcol_exporter_send_failed_log_records_total", "5x90", namespace="kgents-logs", pod="c"),
+        _one("otelcol_exporter_send_failed_log_records", "5x90", namespace="kgents-logs", pod="c"),
     ),
 ]
