@@ -16,6 +16,7 @@ from monitoring.queries import queries
 from tests.support import node
 from tests.support.documents import blocks
 from tests.support.up import Up
+from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
 LABELS = {"namespace", "app", "component", "level"}
@@ -64,6 +65,7 @@ def test_every_query_fits_the_grammar_and_chooses_streams_by_their_labels(parse:
 def test_every_field_is_one_that_lines_have(parse: Parse, up: Up) -> None:
     with up.client() as client:
         client.get("/v1/agents").raise_for_status()
+    wait_until(lambda: '"event":"request"' in up.logs(), what="the request is logged")
     lines = [json.loads(line) for line in up.logs().splitlines() if line.startswith("{")]
     known = {name for line in lines for name in line} | LABELS | METADATA | LOKI
     for query, found in zip(written(), parse(written()), strict=True):
