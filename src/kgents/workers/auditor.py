@@ -15,8 +15,6 @@ from kgents.usage.totals import Totals
 
 log = structlog.get_logger(__name__)
 
-REST = 20  # times as long as a comparison took, it rests: it never takes more than a twentieth of anything
-
 
 class Auditor:
     """Compares every `interval` seconds and tells the metrics. Several may run: they only look."""
@@ -30,12 +28,11 @@ class Auditor:
     async def run(self) -> None:
         """Compare until cancelled."""
         while True:
-            started = self._clock.monotonic()
             try:
                 await self.audit()
             except KgentsError as error:
                 log.warning("ledger and meter could not be compared", reason=error.code)
-            await asyncio.sleep(max(self._interval, REST * (self._clock.monotonic() - started)))
+            await asyncio.sleep(self._interval)
 
     async def audit(self) -> dict[str, int]:
         """Compare once; answers the units by which they differ, by meter. Raises Unavailable."""
