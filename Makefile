@@ -1,6 +1,6 @@
 # The verbs of the project. CI runs the same ones (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz bench scan image cluster-up cluster-test autoscaling restore-drill cluster-down loadtest lint format hooks clean
+.PHONY: help run test faults fuzz bench dashboards scan image cluster-up cluster-test autoscaling restore-drill cluster-down loadtest lint format hooks clean
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ bench: ## Run every benchmark (forty minutes) and write docs/benchmarks.md (ARGS
 	@scripts/uv sync --quiet --frozen --all-extras --compile-bytecode
 	@.venv/bin/python -m compileall -q src
 	@scripts/uv run --frozen --no-sync python -m bench $(ARGS)
+
+dashboards: ## Write the dashboards and the rules of Prometheus from monitoring/
+	@scripts/uv run --quiet --frozen --all-extras python -m monitoring
 
 scan: ## Run every scanner: dependencies, configuration, secrets, licences (ARGS="--image FILE --allow-unknown")
 	@scripts/scan $(ARGS)

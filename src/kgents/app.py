@@ -54,9 +54,11 @@ from kgents.tenants.audit import AuditService
 from kgents.tenants.authenticator import Authenticator
 from kgents.tenants.ratelimit import Limiter, open_limiter
 from kgents.tenants.service import KeyService, TenantService
+from kgents.workers.auditor import Auditor
 from kgents.workers.meter_sink import MeterSink
 from kgents.workers.relay import Relay
 from kgents.workers.runs import RunWorker
+from kgents.workers.stream_watch import StreamWatch
 from kgents.workers.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -364,9 +366,14 @@ async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
         relay = Relay(parts.store, parts.bus, parts.metrics)
         sink = MeterSink(parts.bus, parts.meter, parts.metrics)
         sweeper = Sweeper(parts.store, parts.bus, parts.metrics, parts.clock)
+        streams = StreamWatch(parts.bus, parts.metrics)
+        auditor = Auditor(parts.store, parts.meter, parts.metrics, parts.clock, settings.reconcile_interval)
         parts.spawn(runs.run(), "runs")
-        for name, loop in (("relay", relay), ("meter sink", sink), ("sweeper", sweeper)):
-            parts.spawn(loop.run(), name)
+        parts.spawn(relay.run(), "relay")
+        parts.spawn(sink.run(), "meter sink")
+        parts.spawn(sweeper.run(), "sweeper")
+        parts.spawn(streams.run(), "stream gauges")
+        parts.spawn(auditor.run(), "auditor")
         async with _telemetry(parts, metrics):
             ready()
             await _terminated()

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     meter_mode: Literal["embedded", "external"] = "external"
     meter_events_path: str = "/api/v1/events"
     meter_source: str = "kgents"
+    reconcile_interval: Annotated[float, Field(gt=0)] = 300.0
 
     redis_url: SecretStr | None = None
 

@@ -55,6 +55,14 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_" + "".join([pairs[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
+def first_id(prefix: str, micros: int) -> str:
+    """The identifier before all that are made from a moment on (microseconds since the epoch, truncated to
+    milliseconds).
+    """
+    value = micros // 1000 << 80
+    return f"{prefix}_" + "".join(_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10))
+
+
 def is_id(value: str, prefix: str) -> bool:
     """Whether `value` has the form of an identifier of this kind."""
     return value.startswith(prefix + "_") and _FORM.fullmatch(value) is not None

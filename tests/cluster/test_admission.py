@@ -19,6 +19,11 @@ MODULES = {
     "github.com/external-secrets/external-secrets@v0.16.2": [
         "config/crds/bases/external-secrets.io_externalsecrets.yaml"
     ],
+    "github.com/prometheus-operator/prometheus-operator@v0.85.0": [
+        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+    ],
 }
 """Where the definitions of the kinds are that others bring; they are fetched when the tests run."""
 KONG = "configuration.konghq.com/"

@@ -29,7 +29,8 @@ def test_the_component_and_production_are_what_the_evidence_says() -> None:
 @pytest.fixture
 def overlay(tmp_path: Path) -> Path:
     """Production with a component from planted figures."""
-    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    for folder in ("deploy", "dashboards"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     write(
         proposal(conclude(measured(), stress(), Demand(expected=500))), tmp_path / "deploy" / "components" / "capacity"
     )

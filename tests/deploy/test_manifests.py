@@ -15,7 +15,7 @@ from kgents.load.autoscaler import OURS, Settings
 from tests.support.manifests import OVERLAYS, ROOT, containers_of, pod_of, rendered
 
 VERSION = "1.34"
-OTHERS = ("gateway.networking.k8s.io/", "cert-manager.io/", "configuration.konghq.com/")
+OTHERS = ("gateway.networking.k8s.io/", "cert-manager.io/", "configuration.konghq.com/", "monitoring.coreos.com/")
 """Groups of kinds that are not Kubernetes' own; tests/cluster/test_admission.py has a server check them."""
 SELECTED = {"Deployment": ("selector", "matchLabels"), "StatefulSet": ("selector", "matchLabels")}
 IDENTITY = {"app.kubernetes.io/name", "app.kubernetes.io/component"}

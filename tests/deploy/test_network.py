@@ -12,7 +12,8 @@ from tests.support.policies import Peer, allowed
 
 NAMESPACE = "kgents-agents"
 COLLECTOR = "log-collector"
-PORTS = (22, 53, 80, 443, 3100, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9464, 13133)
+OWN = ("nats", "nats-backup", "postgres", "meter", "loki", "grafana")
+PORTS = (22, 53, 80, 443, 3000, 3100, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9090, 9464, 13133)
 
 
 def _own(called: str, /, **labels: str) -> Peer:
@@ -24,7 +25,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         *(_own(part, name="kgents", component=part) for part in ("api", "worker", "migrate")),
-        *(_own(part, name=f"kgents-{part}") for part in ("nats", "nats-backup", "postgres", "meter", "loki")),
+        *(_own(part, name=f"kgents-{part}") for part in OWN),
         _own("another pod", name="something"),
         Peer(
             COLLECTOR,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from kgents.ids import is_id, new_id, random_bytes
+from kgents.ids import first_id, is_id, new_id, random_bytes
 
 
 def test_ids_are_unique_and_of_their_kind() -> None:
@@ -66,3 +66,9 @@ def test_a_forked_process_makes_other_ids() -> None:
     assert os.read(reading, 16) != random_bytes(16)
     os.close(reading)
     os.close(writing)
+
+
+def test_the_first_id_of_a_moment_is_before_those_made_from_then_on() -> None:
+    moment = time.time_ns() // 1000
+    assert first_id("run", moment) < new_id("run") < first_id("run", moment + 60_000_000)
+    assert is_id(first_id("run", moment), "run")

@@ -73,6 +73,8 @@ class Backlog:
 
     `last` is the sequence of the last message that the stream ever took. Every message before `first` has left it; it
     is `last + 1` when nothing waits. Both begin again in a stream that was made anew.
+
+    `replicas` is how many servers are to keep the stream, `replicas_current` how many have all of it.
     """
 
     messages: int
@@ -80,6 +82,8 @@ class Backlog:
     oldest_age: float
     first: int
     last: int
+    replicas: int
+    replicas_current: int
 
 
 class Message(NamedTuple):

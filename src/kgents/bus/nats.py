@@ -8,6 +8,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 from weakref import WeakSet
 
 import orjson
@@ -193,13 +194,23 @@ class Bus:
     async def pending(self, stream: str, timeout: float = 1.0) -> Backlog:
         """What waits in a stream. Raises BusUnavailable."""
         try:
-            state = (await self._jetstream.api(f"STREAM.INFO.{stream}", timeout=timeout))["state"]
+            info = await self._jetstream.api(f"STREAM.INFO.{stream}", timeout=timeout)
         except ApiError as error:
             raise BusUnavailable(f"the NATS server can't tell about the stream {stream} ({error}).") from error
+        state = info["state"]
         age = max(0.0, (self._clock.now() - _micros(state["first_ts"])) / SECOND) if state["messages"] else 0.0
         last = state["last_seq"]
         first = state["first_seq"] if state["messages"] else last + 1
-        return Backlog(state["messages"], state["bytes"], age, first, last)
+        replicas = info["config"]["num_replicas"]
+        return Backlog(state["messages"], state["bytes"], age, first, last, replicas, _current(info.get("cluster")))
+
+
+def _current(cluster: Mapping[str, Any] | None) -> int:
+    """How many servers have all of a stream; a server that is alone names no cluster."""
+    if not cluster:
+        return 1
+    others = cluster.get("replicas") or ()
+    return bool(cluster.get("leader")) + sum(bool(each["current"]) and not each.get("offline") for each in others)
 
 
 def _root(subject: str) -> str:

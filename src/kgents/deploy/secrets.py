@@ -80,6 +80,7 @@ def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
             Wanted("kgents-nats-secrets", user, f"the event bus, as {user}", _password)
             for user in ("api", "worker", "backup", "system", "cluster")
         ),
+        Wanted("kgents-grafana-secrets", "password", "Grafana's administrator, if there is one", _long, optional=True),
         Wanted("kgents-migrate-secrets", "KGENTS_DATABASE_OWNER_URL", "the database, as its owner", _postgresql),
     ]
 
@@ -90,7 +91,7 @@ def check(found: Mapping[str, Mapping[str, str] | None], wants: list[Wanted]) ->
     for want in wants:
         values = found.get(want.secret)
         value = (values or {}).get(want.key, "").strip()
-        if values is None:
+        if values is None and not want.optional:
             verdicts.append(Verdict(want.secret, want.key, "missing", "there is no such secret"))
         elif not value:
             verdict = "not set" if want.optional else "missing"

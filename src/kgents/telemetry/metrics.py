@@ -5,7 +5,7 @@ Names and units follow https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -56,7 +56,23 @@ class Metrics:
         self._outbox = self._gauge("outbox_backlog_messages", "Messages that wait in the outbox.")
         self._outbox_age = self._gauge("outbox_oldest_age_seconds", "How long the oldest of them has waited.")
         self._bus = self._gauge("bus_connected", "1 while the bus can be used.")
-        self._meter = self._gauge("meter_connected", "1 while the meter accepts events.")
+        self._meter: Gauge | None = None
+        self._stream = {
+            name: self._gauge(f"stream_{name}", text, ("stream",))
+            for name, text in (
+                ("messages", "Messages in a stream of the bus."),
+                ("bytes", "Their size."),
+                ("oldest_age_seconds", "How long the oldest of them has been there."),
+                ("replicas", "Servers that are to keep the stream."),
+                ("replicas_current", "Servers that have all of it now; 0 while the bus does not tell."),
+            )
+        }
+        self._difference = self._gauge(
+            "reconcile_difference", "Units by which ledger and meter differ in hours that were compared.", ("meter",)
+        )
+        self._reconciled = self._gauge(
+            "reconcile_last_success_timestamp_seconds", "When ledger and meter were last compared; 0: not yet."
+        )
         self._relayed = self._counter("outbox_messages_relayed", "Outbox messages stored by the bus.", ("topic",))
         self._metered = self._counter("usage_events_metered", "Usage events accepted by the meter.")
         self._refused = self._counter("usage_events_refused", "Usage events that the meter refused for good.")
@@ -163,8 +179,28 @@ class Metrics:
         self._bus.set(connected)
 
     def meter(self, *, connected: bool) -> None:
-        """Whether the meter accepts events."""
+        """Whether the meter accepts events. A process that sends it none says nothing about that."""
+        if self._meter is None:
+            self._meter = self._gauge("meter_connected", "1 while the meter accepts events.")
         self._meter.set(connected)
+
+    def stream(
+        self, name: str, *, messages: int, size_bytes: int, oldest_age: float, replicas: int, replicas_current: int
+    ) -> None:
+        """What a stream of the bus holds (its oldest message since `oldest_age` seconds), and on how many servers."""
+        values = (messages, size_bytes, oldest_age, replicas, replicas_current)
+        for gauge, value in zip(self._stream.values(), values, strict=True):
+            self._of(gauge, name).set(value)
+
+    def stream_unknown(self, name: str) -> None:
+        """The bus does not tell of a stream: no server is known to have it."""
+        self._of(self._stream["replicas_current"], name).set(0)
+
+    def reconciled(self, differences: Mapping[str, int], at: int) -> None:
+        """Ledger and meter were compared `at` that moment (microseconds): the units by which they differ, by meter."""
+        for meter, units in differences.items():
+            self._of(self._difference, meter).set(units)
+        self._reconciled.set(at / 1e6)
 
     def relayed(self, topic: str, count: int) -> None:
         """The bus stored outbox messages."""

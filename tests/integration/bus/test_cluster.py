@@ -42,6 +42,18 @@ async def test_queues_are_on_three_disks_and_events_in_three_memories(bus: Bus) 
     assert found == {"KGENTS_USAGE": ("file", 3), "KGENTS_RUNS": ("file", 3), "KGENTS_EVENTS": ("memory", 3)}
 
 
+async def test_a_server_that_died_is_missed_among_those_that_have_the_stream(cluster: NatsCluster, bus: Bus) -> None:
+    async def kept_by(number: int) -> bool:
+        with contextlib.suppress(BusUnavailable):
+            return (await bus.pending("KGENTS_USAGE")).replicas_current == number
+        return False
+
+    await eventually(lambda: kept_by(3), seconds=30)
+    cluster.processes[await leader_of(bus, "KGENTS_USAGE")].stop(signal.SIGKILL)
+    await eventually(lambda: kept_by(2), seconds=30)
+    assert (await bus.pending("KGENTS_USAGE", timeout=10)).replicas == 3
+
+
 async def leader_of(bus: Bus, stream: str) -> str:
     leader: str = (await bus._jetstream.api(f"STREAM.INFO.{stream}"))["cluster"]["leader"]
     return leader

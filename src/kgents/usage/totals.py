@@ -1,0 +1,66 @@
+"""Comparing what ledger and meter counted over all tenants: cheap enough to do all the time.
+
+It is a figure to watch. Where it is not 0, `reconcile` names the tenants and mends it; differences of two tenants that
+cancel each other are seen by that only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from kgents.clock import SECOND
+from kgents.meter.client import MeterClient
+from kgents.store.engine import Scope, Store
+from kgents.usage import repository
+from kgents.usage.model import METERS
+
+HOUR = 3600 * SECOND
+MINUTE = 60 * SECOND
+DELAY = 30 * SECOND  # what an event has, to get from the ledger to the meter, before it is missed there
+
+
+class Totals:
+    """Remembers the hours that differed, so that a difference counts until it is mended."""
+
+    def __init__(self, store: Store, meter: MeterClient) -> None:
+        self._store = store
+        self._meter = meter
+        self._open: set[int] = set()
+        self._compared_to = 0
+
+    async def compare(self, now: int) -> dict[str, int]:
+        """By meter, the units by which ledger and meter differ, added up without signs over hours: those that are new
+        since the last call and the one before (the last day at the first call), and those that differed then.
+
+        `now` is in microseconds; the last half minute is left out, and whole minutes only are compared. Raises
+        Unavailable.
+        """
+        end = (now - DELAY) // MINUTE * MINUTE
+        last = self._compared_to - HOUR if self._compared_to else end - repository.DAY
+        first = min(last, end) // HOUR * HOUR
+        found = await self._between(first, end)
+        for hour in sorted(hour for hour in self._open if hour < first):
+            found |= await self._between(hour, hour + HOUR)
+        self._open = {hour for hour, units in found.items() if any(units.values())}
+        self._compared_to = end
+        return {name: sum(units[name] for units in found.values()) for name in METERS}
+
+    async def _between(self, start: int, end: int) -> dict[int, dict[str, int]]:
+        """The units by which they differ, by hour and meter."""
+        # The meter first: what comes to it later can't look as if it had come from nowhere.
+        metered: Counter[tuple[int, str]] = Counter()
+        whole = end // HOUR * HOUR
+        for name in METERS:
+            if whole > start:
+                for row in await self._meter.query(name, start=start, end=whole, window="HOUR"):
+                    metered[row.start // HOUR * HOUR, name] += row.value
+            if end > whole:
+                for row in await self._meter.query(name, start=whole, end=end):
+                    metered[whole, name] += row.value
+        ledger = await self._store.read(
+            Scope.system(), lambda connection: repository.totals(connection, start=start, end=end, length=HOUR)
+        )
+        return {
+            hour: {name: abs(ledger.get((hour, name), 0) - metered[hour, name]) for name in METERS}
+            for hour in range(start, end, HOUR)
+        }
