@@ -48,13 +48,10 @@ def export_to(tenant_id: str, target: Path) -> Exported:
 def erase(tenant_id: str, confirm: Confirm) -> dict[str, int]:
     """Erase a tenant once `confirm` has accepted its name (by raising nothing); the counts. Raises KgentsError."""
 
-    async def work(erasure: Erasure) -> dict[str, int]:
-        name = await erasure.name(tenant_id)
-        if name is not None:
-            confirm(name)
-        return await erasure.erase(tenant_id)
-
-    return _erasing(work)
+    name = _erasing(lambda erasure: erasure.name(tenant_id))
+    if name is not None:
+        confirm(name)
+    return _erasing(lambda erasure: erasure.erase(tenant_id))
 
 
 def erase_again() -> dict[str, dict[str, int]]:

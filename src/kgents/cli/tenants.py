@@ -141,6 +141,9 @@ def _confirm(name: str, given: str) -> None:
         if not sys.stdin.isatty():
             raise Refused(f"This erases the tenant {name!r} for good. Confirm it with: --yes-erase NAME")
         note(f"This erases the tenant {name!r} for good: its agents, sessions, messages, runs and keys.")
-        given = input("Type its name: ")
+        try:
+            given = input("Type its name: ")
+        except EOFError:
+            given = ""
     if given != name:
         raise Refused("That is not the tenant's name. Nothing was erased.")

@@ -63,10 +63,11 @@ class Installation:
         return {name: b"\n".join(row["row"] for row in rows) for name, rows in zip(names, found, strict=True)}
 
     def files(self) -> dict[str, bytes]:
-        """Every file of the data folder, with what JetStream, the meter, SQLite and the logs keep."""
-        return {
-            str(path.relative_to(self.up.data)): path.read_bytes() for path in self.up.data.rglob("*") if path.is_file()
-        }
+        """Every file of the data folder: JetStream's, the meter's, SQLite's, logs. And PostgreSQL's log."""
+        found = {str(path.relative_to(self.up.data)): path for path in self.up.data.rglob("*") if path.is_file()}
+        if self._server is not None:
+            found["PostgreSQL's log"] = self._server.folder / "log"
+        return {name: path.read_bytes() for name, path in found.items() if path.exists()}
 
     def marks(self, of: str) -> dict[str, set[str]]:
         """The canaries of a tenant, each with the places where it stands."""
