@@ -14,7 +14,6 @@ def test_erasing_needs_the_name_of_the_tenant(cli: Cli, up: Up) -> None:
     tenant = cli.json("tenant", "create", name)["id"]
     data = {"KGENTS_DATA_DIR": str(up.data)}
     assert "--yes-erase NAME" in cli("tenant", "erase", tenant, **data).complaint
-    assert "Nothing was erased" in cli("tenant", "erase", tenant, "--yes-erase", "another", **data).complaint
     terminal = cli.terminal("tenant", "erase", tenant, **data)
     terminal.read_until("Type its name: ")
     terminal.type("another\n")
