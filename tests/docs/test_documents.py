@@ -65,6 +65,20 @@ def test_a_shell_block_of_seeing_what_happens(up: Up, block: str) -> None:
     assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
 
 
+@pytest.mark.parametrize("block", blocks("docs/operations/tenants.md", "sh"))
+def test_a_shell_block_of_export_and_erasure(up: Up, tmp_path: Path, block: str) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        env=environment(up),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() or done.stderr.strip()
+
+
 @pytest.mark.parametrize("block", blocks("docs/saas/autoscaling.md", "sh"))
 def test_a_shell_block_of_autoscaling(tmp_path: Path, block: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

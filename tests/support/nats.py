@@ -46,6 +46,11 @@ class NatsServer:
         )
 
     @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
+
+    @property
     def process(self) -> ServerProcess:
         """The running process, to signal it."""
         if self._process is None:

@@ -9,6 +9,7 @@ RunMode = Literal["wait", "stream", "background"]
 RunStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
 RunKind = Literal["run", "chat.completion", "response"]
 
+HIDDEN = "***"  # what is shown of a tool's secrets
 FINISHED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -131,3 +132,8 @@ class Run(NamedTuple):
     def finished(self) -> bool:
         """Whether the run has reached its last status."""
         return self.status in FINISHED
+
+
+def without_secrets(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as its owner may see it: the values of headers are never shown."""
+    return {**tool, "headers": dict.fromkeys(tool["headers"], HIDDEN)} if tool.get("headers") else dict(tool)

@@ -7,22 +7,18 @@ command writes and reads: for each stream a folder with `backup.json` and `strea
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
-from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from kgents.bus.connection import once, servers_of
-from kgents.bus.failures import describe
+from kgents.bus.admin import SILENCE, api, connected, info
 from kgents.bus.jetstream import new_inbox, status_of
 from kgents.bus.model import BusUnavailable
 from kgents.bus.streams import EVENTS_STREAM, RUNS_STREAM, USAGE_STREAM
@@ -35,9 +31,7 @@ _WANTED = (USAGE_STREAM, RUNS_STREAM)
 which JetStream can't bring back.
 """
 CHUNK = 128 * 1024
-SILENCE = 30.0  # seconds without a word from the server, after which it is given up
 _CONFIGURATION, _DATA = "backup.json", "stream.tar.s2"
-_NO_STREAM = 10059
 
 
 class Copied(NamedTuple):
@@ -60,9 +54,9 @@ async def back_up(settings: Settings, folder: Path, tell: Callable[[Copied], Non
     shutil.rmtree(unfinished, ignore_errors=True)
     found = []
     try:
-        async with _connected(settings) as client:
+        async with connected(settings) as client:
             for stream in STREAMS:
-                if (await _info(client, stream)).get("config", {}).get("storage") == "memory":
+                if (await info(client, stream)).get("config", {}).get("storage") == "memory":
                     continue
                 (unfinished / stream).mkdir(parents=True)
                 copied = await _snapshot(client, stream, unfinished / stream)
@@ -85,10 +79,10 @@ async def restore(settings: Settings, folder: Path, tell: Callable[[Copied], Non
     Conflict for a stream that has messages, BusUnavailable.
     """
     check(folder)
-    async with _connected(settings) as client:
+    async with connected(settings) as client:
         streams = [stream for stream in STREAMS if (folder / stream).exists()]
         for stream in streams:
-            state = (await _info(client, stream)).get("state")
+            state = (await info(client, stream)).get("state")
             if state is not None and state["messages"]:
                 raise Conflict(
                     f"The stream {stream} has {state['messages']} messages, which a restore would replace. If they are "
@@ -117,44 +111,6 @@ def check(folder: Path) -> None:
         )
 
 
-@asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[Client]:
-    servers = servers_of(settings)
-    client = Client()
-    reason: Exception | None = None
-
-    async def failed(error: Exception) -> None:
-        nonlocal reason
-        reason = error
-
-    try:
-        await client.connect(
-            servers,
-            **once(settings),
-            connect_timeout=5,
-            error_cb=failed,
-        )
-        yield client
-    except (nats_errors.Error, OSError, TimeoutError) as error:
-        told = describe(reason or error, servers, settings.nats_password.get_secret_value())
-        raise BusUnavailable(told) from error
-    finally:
-        with contextlib.suppress(nats_errors.Error, OSError):
-            await client.close()
-
-
-async def _api(client: Client, name: str, body: Any = None) -> dict[str, Any]:
-    answer = await client.request(f"$JS.API.{name}", orjson.dumps(body) if body else b"", timeout=SILENCE)
-    found: dict[str, Any] = orjson.loads(answer.data)
-    if "error" in found and found["error"].get("err_code") != _NO_STREAM:
-        raise BusUnavailable(f"JetStream refused {name} ({found['error'].get('description')}).")
-    return found
-
-
-async def _info(client: Client, stream: str) -> dict[str, Any]:
-    return await _api(client, f"STREAM.INFO.{stream}")
-
-
 async def _snapshot(client: Client, stream: str, folder: Path) -> Copied:
     inbox = new_inbox()
     chunks: asyncio.Queue[Msg] = asyncio.Queue()
@@ -164,7 +120,7 @@ async def _snapshot(client: Client, stream: str, folder: Path) -> Copied:
 
     subscription = await client.subscribe(inbox, cb=arrived)
     request = {"deliver_subject": inbox, "no_consumers": False, "chunk_size": CHUNK, "jsck": True}
-    made = await _api(client, f"STREAM.SNAPSHOT.{stream}", request)
+    made = await api(client, f"STREAM.SNAPSHOT.{stream}", request)
     if "config" not in made:
         raise BusUnavailable(f"there is no stream {stream} to copy.")
     size = 0
@@ -188,9 +144,9 @@ async def _snapshot(client: Client, stream: str, folder: Path) -> Copied:
 
 
 async def _restore(client: Client, stream: str, folder: Path) -> Copied:
-    await _api(client, f"STREAM.DELETE.{stream}")
+    await api(client, f"STREAM.DELETE.{stream}")
     copied = orjson.loads((folder / _CONFIGURATION).read_bytes())
-    begun = await _api(client, f"STREAM.RESTORE.{stream}", copied)
+    begun = await api(client, f"STREAM.RESTORE.{stream}", copied)
     target = begun["deliver_subject"]
     size = 0
     with (folder / _DATA).open("rb") as file:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from kgents.cli.explained import explained
 from kgents.cli.output import note
-from kgents.errors import NotFound, Unavailable
+from kgents.errors import NotFound
 
 _NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
 
@@ -23,7 +22,7 @@ def back_up(into: Path, keep: int) -> None:
 
     into.mkdir(parents=True, exist_ok=True)
     name = to_rfc3339(SystemClock().now())[:19].replace(":", "-") + "Z"
-    with _explained():
+    with explained():
         asyncio.run(back_up(config.load(), into / name, lambda copied: note(_line("copied", copied))))
     note(f"{into / name} is whole")
     for old in _copies(into)[: -keep if keep else None] if keep else []:
@@ -42,19 +41,8 @@ def restore(copy: Path) -> None:
             raise NotFound(f"There is no copy in {copy}. Make one with `kgents backup`.", code="no-backup")
         copy = copy / names[-1]
         note(f"taking the newest: {copy}")
-    with _explained():
+    with explained():
         asyncio.run(restore(config.load(), copy, lambda restored: note(_line("restored", restored))))
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Who makes a copy is an operator, and may know why the bus can't be used."""
-    from kgents.bus.model import BusUnavailable
-
-    try:
-        yield
-    except BusUnavailable as error:
-        raise Unavailable(f"The event bus can't be used: {error.why}", code=error.code) from error
 
 
 def _line(what: str, copied: object) -> str:

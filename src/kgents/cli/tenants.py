@@ -1,14 +1,16 @@
-"""`kgents tenant`: tenants, for platform administrators."""
+"""`kgents tenant`: tenants, for platform administrators; and export and erasure, for operators."""
 
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from kgents.cli.options import ContextName, Output, client, group, route
-from kgents.cli.output import Format, show
+from kgents.cli.output import Format, note, progress, show
 
 tenant = group("Tenants, for platform administrators.")
 
@@ -78,3 +80,70 @@ def tenant_update(
     if not body:
         raise typer.BadParameter("Say what to change, such as --status suspended.")
     show(client(context, admin=True).patch(route("tenants", tenant_id), body), output)
+
+
+@tenant.command("export")
+def tenant_export(
+    tenant_id: str,
+    to: Annotated[Path, typer.Option(help="A new folder, or a new file whose name ends with .tar.gz.")],
+) -> None:
+    """Write out everything that a tenant has, as JSON Lines.
+
+    An operator's command: it needs the settings of a kgents process (KGENTS_DATABASE_URL, KGENTS_NATS_URL), or
+    KGENTS_DATA_DIR of a running kgents up.
+    """
+    from kgents.cli import privacy
+
+    done = privacy.export_to(tenant_id, to)
+    note(f"{done.path} is whole: {sum(done.counts.values())} objects")
+
+
+@tenant.command("erase")
+def tenant_erase(
+    tenant_id: Annotated[str, typer.Argument(help="The tenant's id.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Every tenant that was erased, after a restore.")] = False,
+    yes_erase: Annotated[str, typer.Option(metavar="NAME", help="The tenant's name, instead of typing it.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Erase a tenant for good: all that anybody wrote, and its keys. What it used stays in the ledger.
+
+    Its runs are cancelled first. Cut off, it may be run again. An operator's command: it needs KGENTS_DATABASE_URL,
+    KGENTS_DATABASE_OWNER_URL and KGENTS_NATS_URL, or KGENTS_DATA_DIR of a running kgents up.
+    """
+    if bool(tenant_id) == again:
+        raise typer.BadParameter("Say which tenant, or --again.", param_hint="TENANT_ID")
+    from kgents.cli import privacy
+
+    if again:
+        found = privacy.erase_again()
+        show([{"tenant": one, "erased": counts} for one, counts in found.items()], output, ("tenant", "erased"))
+        return
+    counts = privacy.erase(tenant_id, lambda name: _confirm(name, yes_erase))
+    show([{"what": what, "erased": count} for what, count in counts.items()], output, ("what", "erased"))
+    note(f"{tenant_id} is erased" if counts else f"nothing was left of {tenant_id}")
+
+
+@tenant.command("erased")
+def tenant_erased(output: Output = Format.TABLE) -> None:
+    """List the tenants that were erased, as database and event bus remember them."""
+    from kgents.cli import privacy
+
+    with progress("reading"):
+        found = privacy.erased()
+    show(found, output, ("tenant", "begun_at", "done_at"))
+
+
+def _confirm(name: str, given: str) -> None:
+    """Raise Refused unless the operator names the tenant, by an option or at the terminal."""
+    from kgents.cli.client import Refused
+
+    if not given:
+        if not sys.stdin.isatty():
+            raise Refused(f"This erases the tenant {name!r} for good. Confirm it with: --yes-erase NAME")
+        note(f"This erases the tenant {name!r} for good: its agents, sessions, messages, runs and keys.")
+        try:
+            given = input("Type its name: ")
+        except EOFError:
+            given = ""
+    if given != name:
+        raise Refused("That is not the tenant's name. Nothing was erased.")

@@ -100,7 +100,7 @@ def test_each_shell_has_a_completion_script(stranger: Cli, shell: str) -> None:
     ("words", "expected"),
     [
         ("kgents ag", {"agent"}),
-        ("kgents tenant ", {"create", "list", "get", "update"}),
+        ("kgents tenant ", {"create", "list", "get", "update", "export", "erase", "erased"}),
         ("kgents usage show --window ", {"hour", "day", "month"}),
     ],
 )

@@ -16,11 +16,13 @@ from nats.errors import Error
 from pydantic import SecretStr
 
 from cluster.pki import authority
+from kgents.bus import admin, erased
 from kgents.bus.backup import back_up
 from kgents.bus.connection import trusting
 from kgents.bus.monitor import healthy
 from kgents.bus.nats import Bus
 from kgents.bus.server import find_binary
+from kgents.bus.stored_events import erase_events, events_of
 from kgents.bus.streams import CONTROL_SUBJECT, RUNS_SUBJECT, USAGE_STREAM, USAGE_SUBJECT
 from kgents.clock import SystemClock
 from kgents.config import Settings
@@ -139,6 +141,17 @@ async def test_three_servers_keep_what_the_worker_publishes(deployed: Deployed, 
         await bus.publish(RUNS_SUBJECT, b"run")
     copied = await back_up(deployed.settings("backup", deployed.ca), tmp_path / "copy", lambda _copied: None)
     assert {each.stream: each.messages for each in copied}[USAGE_STREAM] == 100
+
+
+async def test_the_user_for_copies_may_erase_events_and_list_who_was_erased(tls: Deployed) -> None:
+    async with connected(tls, "worker") as bus:
+        await bus.publish("kgents.events.run_1", b"[]")
+        async with admin.connected(tls.settings("backup", tls.ca)) as client:
+            assert await erase_events(client, ["run_1"]) == 1
+            await erased.remember(client, "ten_1", 7)
+            assert await erased.remembered(client) == {"ten_1": 7}
+            assert (await admin.info(client, erased.STREAM))["config"]["num_replicas"] == 3
+            assert [message async for message in events_of(client, "run_1")] == []
 
 
 async def test_a_client_that_trusts_another_authority_does_not_connect(tls: Deployed, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from kgents.agents import service
-from kgents.agents.model import Agent, AgentDefinition, Limits
+from kgents.agents.model import HIDDEN, Agent, AgentDefinition, Limits, without_secrets
 from kgents.agents.tools.toolbox import check_tools
 from kgents.api.body import Body
 from kgents.api.call import AgentsRead, AgentsWrite, Call
@@ -26,7 +26,6 @@ router = APIRouter(tags=["Agents"], route_class=JsonRoute)
 
 AgentRef = Annotated[str, Path(max_length=64, description="The agent's id or name.")]
 AgentName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-HIDDEN = "***"
 
 
 class BuiltinTool(Body):
@@ -172,7 +171,7 @@ def show(agent: Agent) -> AgentDocument:
         model=definition.model,
         instructions=definition.instructions,
         description=definition.description,
-        tools=[_shown(tool) for tool in definition.tools],
+        tools=[without_secrets(tool) for tool in definition.tools],
         output_schema=definition.output_schema,
         temperature=definition.temperature,
         limits=LimitsBody(
@@ -183,10 +182,6 @@ def show(agent: Agent) -> AgentDocument:
         created_at=to_rfc3339(agent.created_at),
         updated_at=to_rfc3339(agent.updated_at),
     )
-
-
-def _shown(tool: dict[str, Any]) -> dict[str, Any]:
-    return {**tool, "headers": dict.fromkeys(tool["headers"], HIDDEN)} if tool.get("headers") else dict(tool)
 
 
 def _check(call: Call, definition: AgentDefinition) -> None:
