@@ -143,6 +143,15 @@ async def test_three_servers_keep_what_the_worker_publishes(deployed: Deployed, 
     assert {each.stream: each.messages for each in copied}[USAGE_STREAM] == 100
 
 
+@pytest.mark.parametrize("user", ["api", "worker"])
+async def test_who_takes_up_a_run_may_read_its_last_event(tls: Deployed, user: str) -> None:
+    async with connected(tls, user) as bus:
+        await bus.publish("kgents.events.run_1", b"[1]")
+        found = await bus.last_event("run_1")
+    assert found is not None
+    assert found[1] == b"[1]"
+
+
 async def test_the_user_for_copies_may_erase_events_and_list_who_was_erased(tls: Deployed) -> None:
     async with connected(tls, "worker") as bus:
         await bus.publish("kgents.events.run_1", b"[]")
