@@ -51,7 +51,7 @@ class InProcess:
 
     async def _ask(self, method: str, path: str, body: Any, headers: dict[str, str], query: str) -> Answer:
         content = b"" if body is None else json.dumps(body).encode()
-        given = {**headers, "Content-Type": "application/json", "Content-Length": str(len(content))}
+        given = {"Host": "here", **headers, "Content-Type": "application/json", "Content-Length": str(len(content))}
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
