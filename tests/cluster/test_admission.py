@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from kgents.deploy.findings import condition
 from tests.cluster.installation import NAMESPACE, Cluster, Installation
 from tests.support.manifests import OVERLAYS, ROOT, objects_of, pod_of, rendered
+from tests.support.waiting import wait_until
 
 MODULES = {
     "sigs.k8s.io/gateway-api@v1.4.1": ["config/crd/standard/gateway.networking.k8s.io_*.yaml"],
@@ -39,7 +41,15 @@ def kinds(installation: Installation) -> None:
         assert files, module
         arguments = [f"--filename={path}" for path in files]
         installation.cluster.kubectl("apply", "--server-side", "--force-conflicts", *arguments)
-        installation.cluster.kubectl("wait", "--for=condition=Established", *arguments, "--timeout=60s")
+        wait_until(
+            lambda arguments=arguments: are_established(installation.cluster, arguments), seconds=60, what=module
+        )
+
+
+def are_established(cluster: Cluster, files: Sequence[str]) -> bool:
+    """Whether the server serves the kinds. `kubectl wait` gives up on one that has no condition at all yet."""
+    found = json.loads(cluster.kubectl("get", *files, "--output=json"))
+    return all(condition(kind, "Established") is not None for kind in found.get("items", [found]))
 
 
 def fetched(module: str) -> Path:
