@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -38,13 +38,19 @@ def environment(up: Up) -> dict[str, str]:
     }
 
 
+def typed(
+    block: str, environment: Mapping[str, str], folder: Path | None = None, *, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """What comes of a block that is typed into a shell in a folder (here by default)."""
+    command = ["bash", "-euo", "pipefail", "-c", block]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=seconds)
+
+
 @pytest.mark.parametrize("block", blocks("docs/quickstart.md", "sh"))
 def test_a_shell_block_of_the_quickstart(up: Up, block: str) -> None:
     if "reconcile" in block:
         up.settled()
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block], env=environment(up), capture_output=True, text=True, timeout=120
-    )
+    done = typed(block, environment(up))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or done.stderr.strip()
 
@@ -59,22 +65,13 @@ def test_a_python_block_of_the_quickstart(up: Up, block: str) -> None:
 
 @pytest.mark.parametrize("block", blocks("docs/operations/observe.md", "sh"))
 def test_a_shell_block_of_seeing_what_happens(up: Up, block: str) -> None:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block], env=environment(up), capture_output=True, text=True, timeout=120
-    )
+    done = typed(block, environment(up))
     assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("block", blocks("docs/operations/tenants.md", "sh"))
 def test_a_shell_block_of_export_and_erasure(up: Up, tmp_path: Path, block: str) -> None:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        env=environment(up),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = typed(block, environment(up), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or done.stderr.strip()
 
@@ -82,14 +79,7 @@ def test_a_shell_block_of_export_and_erasure(up: Up, tmp_path: Path, block: str)
 @pytest.mark.parametrize("block", blocks("docs/saas/autoscaling.md", "sh"))
 def test_a_shell_block_of_autoscaling(tmp_path: Path, block: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        env={**os.environ, "PATH": path},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = typed(block, {**os.environ, "PATH": path}, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "most_replicas" in done.stdout
 
@@ -97,14 +87,7 @@ def test_a_shell_block_of_autoscaling(tmp_path: Path, block: str) -> None:
 @pytest.mark.parametrize("block", blocks("docs/saas/security.md", "sh"))
 def test_a_shell_block_of_security(block: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        env={**os.environ, "PATH": path},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = typed(block, {**os.environ, "PATH": path}, ROOT)
     assert done.returncode == 0, done.stderr
     assert "verdict: pass" in done.stderr
 
@@ -112,14 +95,7 @@ def test_a_shell_block_of_security(block: str) -> None:
 @pytest.mark.parametrize("block", blocks("docs/operations/load.md", "sh"))
 def test_a_shell_block_of_load(tmp_path: Path, block: str) -> None:
     path = os.pathsep.join([str(vegeta.build().parent), str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        env={**os.environ, "PATH": path},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    done = typed(block, {**os.environ, "PATH": path}, tmp_path, seconds=180)
     document = json.loads((tmp_path / "reports" / "load-smoke.json").read_text())
     # A machine that has more to do than this says so, and nothing else may be said.
     assert {reason["code"] for reason in document["reasons"]} <= {"generator-late", "noise"}, done

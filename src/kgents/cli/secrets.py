@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated
 
 import typer
@@ -21,19 +20,11 @@ def check(
 ) -> None:
     """Say which values are missing or malformed, without printing any. Exit status 1 where one is."""
     from kgents.deploy.kubectl import Kubectl
-    from kgents.deploy.secrets import check, require, wanted
+    from kgents.deploy.secrets import check, read, require, wanted
     from kgents.tenants.keys import parse_peppers
 
     kubectl = Kubectl(context)
     wants = wanted(parse_peppers)
-    found: dict[str, dict[str, str] | None] = {}
-    for name in dict.fromkeys(want.secret for want in wants):
-        secret = kubectl.get("secret", namespace, name)
-        found[name] = None if secret is None else _decoded(secret.get("data") or {})
-    verdicts = check(found, wants)
+    verdicts = check(read(lambda name: kubectl.get("secret", namespace, name), wants), wants)
     show([each._asdict() for each in verdicts], output, ["secret", "key", "verdict", "detail"])
     require(verdicts)
-
-
-def _decoded(data: dict[str, str]) -> dict[str, str]:
-    return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,18 @@ class Plan:
     @property
     def least(self) -> dict[str, int]:
         """How many replicas autoscalers see to, by workload, such as `deployment/kgents-api`."""
-        scaled = [each["spec"] for each in self.services if each["kind"] == "HorizontalPodAutoscaler"]
-        targets = [(spec["scaleTargetRef"], spec.get("minReplicas", 1)) for spec in scaled]
-        return {f"{target['kind'].lower()}/{target['name']}": least for target, least in targets}
+        return least_of(each for each in self.services if each["kind"] == "HorizontalPodAutoscaler")
 
     @property
     def everything(self) -> Objects:
         """All objects, in order."""
         return [*self.settings, *self.stores, *self.jobs, *self.services]
+
+
+def least_of(autoscalers: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many replicas autoscalers see to, by workload, such as `deployment/kgents-api`."""
+    targets = [(each["spec"]["scaleTargetRef"], each["spec"].get("minReplicas", 1)) for each in autoscalers]
+    return {f"{target['kind'].lower()}/{target['name']}": least for target, least in targets}
 
 
 def space_of(found: Mapping[str, Any]) -> str:

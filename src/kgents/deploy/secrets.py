@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kgents.errors import Unprocessable
@@ -83,6 +84,16 @@ def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
         Wanted("kgents-grafana-secrets", "password", "Grafana's administrator, if there is one", _long, optional=True),
         Wanted("kgents-migrate-secrets", "KGENTS_DATABASE_OWNER_URL", "the database, as its owner", _postgresql),
     ]
+
+
+def read(get: Callable[[str], Mapping[str, Any] | None], wants: list[Wanted]) -> dict[str, dict[str, str] | None]:
+    """The secrets that hold what is wanted, decoded, as `check` takes them. `get` answers a Secret by its name."""
+    secrets = {want.secret: get(want.secret) for want in wants}
+    return {name: None if secret is None else _decoded(secret.get("data") or {}) for name, secret in secrets.items()}
+
+
+def _decoded(data: Mapping[str, str]) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
 
 
 def check(found: Mapping[str, Mapping[str, str] | None], wants: list[Wanted]) -> list[Verdict]:

@@ -58,7 +58,6 @@ class Target(AbstractContextManager["Target"]):
     meter: str = ""
     meter_token: str = field(default="", repr=False)
     disrupt: bool = False
-    debug: bool = False
     run: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def __post_init__(self) -> None:

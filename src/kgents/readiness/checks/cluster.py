@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from kgents.clock import SECOND, from_rfc3339, to_rfc3339
 from kgents.deploy import secrets
 from kgents.deploy.findings import condition, is_ready, name_of, progress
 from kgents.deploy.kubectl import Refused
+from kgents.deploy.plan import least_of
 from kgents.readiness.model import DAY, Broken, Found, NotShown
 from kgents.readiness.target import Target
 
@@ -30,12 +30,7 @@ def workloads(target: Target) -> Found:
     if missing := [name for name in WANTED if name not in found]:
         raise Broken(f"There is no {', no '.join(missing)} in {target.namespace}.", {"there": sorted(found)})
     seen = {name: progress(each) for name, each in found.items()}
-    least = {
-        f"{each['spec']['scaleTargetRef']['kind'].lower()}/{each['spec']['scaleTargetRef']['name']}": each["spec"][
-            "minReplicas"
-        ]
-        for each in target.kubectl.list("horizontalpodautoscaler", target.namespace)
-    }
+    least = least_of(target.kubectl.list("horizontalpodautoscaler", target.namespace))
     if wrong := [name for name, each in found.items() if not is_ready(each, least.get(name, 1))]:
         raise Broken(f"Not ready: {', '.join(f'{name} ({seen[name]})' for name in wrong)}.", seen)
     return Found(f"{len(found)} workloads are ready.", seen)
@@ -67,7 +62,7 @@ def disruption_budgets(target: Target) -> Found:
     for name in WANTED:
         kind, _, workload = name.partition("/")
         labels = target.object(kind, workload)["spec"]["template"]["metadata"]["labels"]
-        mine = [each for each in budgets if _selects(each, labels)]
+        mine = [each for each in budgets if _selects(each["spec"].get("selector"), labels)]
         if not mine:
             raise Broken(f"No PodDisruptionBudget selects the pods of {name}.", seen)
         if blocked := [each["metadata"]["name"] for each in mine if not seen[each["metadata"]["name"]]]:
@@ -75,8 +70,9 @@ def disruption_budgets(target: Target) -> Found:
     return Found(f"{len(seen)} budgets, each with room for a pod to go.", seen)
 
 
-def _selects(budget: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    wanted = budget["spec"].get("selector", {}).get("matchLabels") or {}
+def _selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether a selector names these labels; one that takes every pod names none."""
+    wanted = (selector or {}).get("matchLabels") or {}
     return bool(wanted) and all(labels.get(name) == value for name, value in wanted.items())
 
 
@@ -115,11 +111,7 @@ def network_policies(target: Target) -> Found:
     for name in WANTED:
         kind, _, workload = name.partition("/")
         labels = target.object(kind, workload)["spec"]["template"]["metadata"]["labels"]
-        if not any(
-            spec.get("podSelector", {}).get("matchLabels")
-            and all(labels.get(key) == value for key, value in spec["podSelector"]["matchLabels"].items())
-            for spec in seen.values()
-        ):
+        if not any(_selects(spec.get("podSelector"), labels) for spec in seen.values()):
             raise Broken(f"No policy says what {name} may reach.", {"there": sorted(seen)})
     return Found(f"{', '.join(closed)} denies all, {len(seen) - len(closed)} policies allow.", {"there": sorted(seen)})
 
@@ -128,15 +120,7 @@ def complete_secrets(target: Target) -> Found:
     """No value is missing or malformed. What is kept as evidence are the verdicts, never a value."""
 
     wants = secrets.wanted(target.check_pepper)
-    values: dict[str, dict[str, str] | None] = {}
-    for name in dict.fromkeys(want.secret for want in wants):
-        secret = target.kubectl.get("secret", target.namespace, name)
-        data = None if secret is None else secret.get("data") or {}
-        values[name] = (
-            None
-            if data is None
-            else {key: base64.b64decode(each).decode(errors="replace") for key, each in data.items()}
-        )
+    values = secrets.read(lambda name: target.kubectl.get("secret", target.namespace, name), wants)
     verdicts = secrets.check(values, wants)
     seen = {f"{each.secret}/{each.key}": each.verdict for each in verdicts}
     if wrong := [f"{name} ({verdict})" for name, verdict in seen.items() if verdict in ("missing", "malformed")]:
