@@ -12,7 +12,7 @@ from typing import Any
 from kgents.load import picture, simulation
 from kgents.load.autoscaler import DOWN, OURS, UP, Policy, Rules, Settings
 from kgents.load.simulation import Capacity, Point
-from tests.cluster.test_scaling import RESOLUTION, SETTINGS, SYNC, Seen, measured, predicted
+from tests.cluster.test_scaling import PHASES, RESOLUTION, SETTINGS, SYNC, Seen, measured, predicted
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "evidence" / "autoscaling.json"
@@ -99,9 +99,10 @@ def comparison() -> list[str]:
 def cluster(run: dict[str, Any]) -> list[str]:
     """The run in the cluster, against what the simulator predicts for it."""
     points = [Point(second, rate) for second, rate in run["points"]]
-    capacity = measured([Seen(*each) for each in run["seen"]], points)
-    seen = [(second, wanted) for second, wanted, _ in run["seen"]]
-    moments = predicted(capacity, points)
+    looks = [Seen(*each) for each in run["seen"]]
+    capacity = measured(looks, points)
+    seen = [(each.second, each.wanted) for each in looks]
+    moments = predicted(looks, points)
     picture.write_png(PICTURE, moments, target=SETTINGS.metrics[0].target, title="A run in a cluster", seen=seen)
     steps: list[tuple[float, int]] = []
     for second, wanted in seen:
@@ -129,7 +130,8 @@ def cluster(run: dict[str, Any]) -> list[str]:
             f"{run['requests']:,} chat completions in an open loop, {quiet:.0f}/s and then {busy:.0f}/s for "
             f"{seconds:.0f} s: {run['failed']} failed, {run['violations']} violations in ledger or meter. "
             f"A request took {1000 * capacity.cpu_per_request:.2f} ms of CPU time, a pod without any {capacity.idle} "
-            "thousandths of a core; the simulator got these two figures and the load, nothing else."
+            "thousandths of a core; the simulator got these two figures and the load, nothing else (when "
+            f"metrics-server reads first is not known: of {len(PHASES)} moments, the one that fits best)."
         ),
         "",
         "| at | replicas that the autoscaler wanted | the simulator within 30 s of it |",

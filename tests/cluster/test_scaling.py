@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 
 REQUEST = 60  # thousandths of a core that a pod of the API asks for here: a load that two cores can bear is to be much
 QUIET, BUSY = 2.0, 40.0  # requests a second
-BUSY_SECONDS = 120.0
+BUSY_SECONDS = 100.0
 SYNC, RESOLUTION = 5.0, 15.0
 SETTINGS = Settings(
     2,
@@ -30,6 +30,7 @@ SETTINGS = Settings(
     Rules(0, [Policy("Percent", 100, 15), Policy("Pods", 4, 15)]),
     Rules(60, [Policy("Pods", 2, 15)]),
 )
+PHASES = [0.0, 5.0, 10.0]  # when metrics-server reads for the first time is not known, but within its resolution
 SHIFT = 30  # seconds by which a step may come earlier or later than it is predicted
 
 
@@ -104,20 +105,22 @@ def test_replicas_follow_the_load_as_predicted(installation: Installation, tmp_p
             points.append(Point(time.monotonic() - began, QUIET))
         verdict = check(installation, tenant.http, history)
     keep(seen, points, load, len(verdict.violations))
-    moments = predicted(measured(seen, points), points)
+    moments = predicted(seen, points)
     assert not verdict.broken, str(verdict)
     assert not load.failed, told(load.failed)
     assert seen[-1].wanted == 2
     most = max(each.wanted for each in seen)
     assert most >= 4, _steps(seen)
     assert max(moment.replicas for moment in moments) - most in (-1, 0, 1), (simulation.steps(moments), _steps(seen))
-    apart = [each for each in seen if not _is_near(each, moments)]
+    apart = _apart(seen, moments)
     assert not apart, (apart, simulation.steps(moments), _steps(seen))
 
 
-def predicted(capacity: Capacity, points: Sequence[Point]) -> list[Moment]:
-    """What the simulator makes of the load."""
-    return simulation.simulate(SETTINGS, capacity, points, Timing(SYNC, RESOLUTION))
+def predicted(seen: Sequence[Seen], points: Sequence[Point]) -> list[Moment]:
+    """What the simulator makes of the load, for the phase of metrics-server that fits best."""
+    capacity = measured(seen, points)
+    courses = [simulation.simulate(SETTINGS, capacity, points, Timing(SYNC, RESOLUTION, phase)) for phase in PHASES]
+    return min(courses, key=lambda moments: len(_apart(seen, moments)))
 
 
 def measured(seen: Sequence[Seen], points: Sequence[Point]) -> Capacity:
@@ -148,6 +151,10 @@ def keep(seen: Sequence[Seen], points: Sequence[Point], load: Steady, violations
             "violations": violations,
         }
         Path(target).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _apart(seen: Sequence[Seen], moments: Sequence[Moment]) -> list[Seen]:
+    return [each for each in seen if not _is_near(each, moments)]
 
 
 def _is_near(each: Seen, moments: Sequence[Moment]) -> bool:

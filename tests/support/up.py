@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 
 from tests.support.reached import Reached
+from tests.support.waiting import wait_until
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 """For processes whose lines are not counted: it would slow them, and who is killed has no time to tell.
@@ -102,6 +104,13 @@ class Up(Reached):
     def pid(self, name: str) -> int:
         """The pid of one of its processes now."""
         return int(json.loads((self.data / "pids.json").read_text())[name])
+
+    def logs_until_now(self) -> str:
+        """The logs with the line of every request that was answered before: the API writes it just after the answer."""
+        marker = f"until-now-{uuid4().hex}"
+        httpx2.get(f"{self.url}/v1/none", headers={"X-Request-Id": marker}, trust_env=False, timeout=30)
+        wait_until(lambda: marker in self.logs(), what="the last request is in the logs")
+        return self.logs()
 
     def logs(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted((self.data / "logs").glob("*")))

@@ -48,6 +48,7 @@ class Timing:
 
     sync: float = 15.0  # --horizontal-pod-autoscaler-sync-period
     resolution: float = 15.0  # metrics-server's --metric-resolution
+    phase: float = 0.0  # from the load's first point until metrics-server reads next
 
 
 class Moment(NamedTuple):
@@ -99,8 +100,8 @@ class _Run:
     def over(self, load: Sequence[Point]) -> list[Moment]:
         found = []
         first, last = load[0].second, load[-1].second
-        scrape = look = first
-        second = first
+        scrape = first + self._timing.phase
+        look = second = first
         while second < last:
             rate = rate_at(load, second)
             moment = self._serve(second, rate)

@@ -63,7 +63,7 @@ class Target(AbstractContextManager["Target"]):
     def __post_init__(self) -> None:
         self._open = ExitStack()
         self._lock = threading.RLock()
-        self._tenants: list[Tenant] = []
+        self._tenants: dict[str, Tenant] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -168,21 +168,21 @@ class Target(AbstractContextManager["Target"]):
         """A client of the API."""
         return client(self.base, key)
 
-    def tenant(self, number: int = 0) -> Tenant:
-        """The first, or another, tenant of this run; deleted when it ends. Raises NotShown without a platform
+    def tenant(self, name: str = "first") -> Tenant:
+        """The tenant of this run that has a name; deleted when the run ends. Raises NotShown without a platform
         administrator's key.
         """
         with self._lock:
-            while len(self._tenants) <= number:
-                self._tenants.append(self._open.enter_context(self._made(len(self._tenants))))
-            return self._tenants[number]
+            if name not in self._tenants:
+                self._tenants[name] = self._open.enter_context(self._made(name))
+            return self._tenants[name]
 
     @contextmanager
-    def _made(self, number: int) -> Iterator[Tenant]:
+    def _made(self, name: str) -> Iterator[Tenant]:
         if not self.admin_key:
             raise NotShown("A platform administrator's key is needed: set KGENTS_ADMIN_KEY.")
         with self.http(self.admin_key) as admin:
-            made = answer(admin, "POST", "/v1/tenants", {"name": f"ready-{self.run}-{number}"})
+            made = answer(admin, "POST", "/v1/tenants", {"name": f"ready-{self.run}-{name}"})
             path = f"/v1/tenants/{made['id']}"
             key = answer(admin, "POST", f"{path}/api-keys", {"name": "ready", "role": "owner"})["token"]
             with self.http(key) as http:

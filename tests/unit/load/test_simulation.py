@@ -74,6 +74,13 @@ def test_the_autoscaler_looks_as_often_as_it_is_told():
     assert quick[1][0] < slow[1][0]
 
 
+def test_what_metrics_read_later_is_acted_on_later():
+    load = [Point(0, 100), Point(1, 2000), Point(120, 2000)]
+    first = [steps(simulate(SETTINGS, CAPACITY, load, Timing(5.0, 15.0, phase)))[1][0] for phase in (0.0, 5.0, 10.0)]
+
+    assert first == sorted(set(first))
+
+
 def test_a_load_that_goes_away_slowly_takes_pods_away_one_at_a_time():
     settings = Settings(2, 10, SETTINGS.metrics, down=Rules(60, (Policy("Pods", 1, 60),)))
     load = [Point(0, 2000), Point(120, 2000), Point(121, 100), Point(700, 100)]

@@ -79,7 +79,7 @@ def through_kong(target: Target) -> Found:
 
 def event_is_metered(target: Target) -> Found:
     """A run is made, and the meter counts it once, with the tokens that the run was answered with."""
-    tenant = target.tenant()
+    tenant = target.tenant("metered")  # of its own: another criterion's runs may be on their way to the meter
     before = _metered(target, tenant.id)
     with target.http(tenant.key) as http:
         body = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
@@ -146,7 +146,7 @@ def _status(http: httpx2.Client, method: str, path: str) -> int:
 
 def tenants_are_apart(target: Target) -> Found:
     """What one tenant has is not there (404) for another, with every route that reads it by its id."""
-    mine, other = target.tenant(0), target.tenant(1)
+    mine, other = target.tenant(), target.tenant("other")
     with target.http(mine.key) as http, target.http(other.key) as stranger:
         session = answer(http, "POST", "/v1/sessions", {"agent": "echo"})["id"]
         run = answer(http, "POST", f"/v1/sessions/{session}/runs", {"input": "mine"})["id"]
