@@ -71,6 +71,7 @@ class Filler:
                 "tenants": {"name": f"filled {number}"},
                 "agents": {"agent_id": agent_id},
                 "agent_versions": {"agent_id": agent_id},
+                "usage_hours": {"agent_id": agent_id},
                 "api_keys": {"key_id": key.key_id, "hash": key.digest, "pepper_version": key.pepper_version},
             }
             for table, rows in made.items():
@@ -122,5 +123,5 @@ async def _copy(url: str, tables: Iterable[tuple[str, Iterable[Row]]]) -> None:
         await connection.close()
 
 
-_OF_A_TENANT = ("quotas", "api_keys", "agents", "agent_versions", "balances")
+_OF_A_TENANT = ("quotas", "api_keys", "agents", "agent_versions", "balances", "usage_hours")
 _TABLES = ("tenants", *_OF_A_TENANT, "runs", "usage_events")

@@ -54,7 +54,7 @@ def check(
         up.settled(seconds)
     except TimeoutError as error:
         verdict.violations.append(str(error))
-    runs = list(_runs(client))
+    runs = list(_listed(client, "/v1/runs"))
     verdict.runs = len(runs)
     _check_calls(verdict, list(read(history)), runs)
     _check_sums(verdict, up, client, runs, seconds)
@@ -98,6 +98,11 @@ def _check_sums(
         ledger[row["meter"]] += row["quantity"]
     if ledger != expected:
         verdict.violations.append(f"the ledger has {ledger}, the runs {expected}")
+    events = dict.fromkeys(METERS, 0)
+    for event in _listed(client, "/v1/usage/events"):
+        events[event["meter"]] += event["quantity"]
+    if events != ledger:
+        verdict.violations.append(f"the events are {events}, what is kept of them {ledger}")
     balance = client.get("/v1/usage/balance").raise_for_status().json()["meters"]
     if any(row["reserved"] for row in balance):
         verdict.violations.append(f"reserved for nothing: {balance}")
@@ -123,11 +128,11 @@ def _all_ended(client: httpx2.Client) -> bool:
     return not any(waiting)
 
 
-def _runs(client: httpx2.Client) -> Iterator[dict[str, Any]]:
+def _listed(client: httpx2.Client, path: str) -> Iterator[dict[str, Any]]:
     after = ""
     while True:
         parameters = {"limit": "100"} | ({"after": after} if after else {})
-        page = client.get("/v1/runs", params=parameters).raise_for_status().json()
+        page = client.get(path, params=parameters).raise_for_status().json()
         yield from page["data"]
         if not page["has_more"]:
             return

@@ -112,6 +112,22 @@ def insert_many(table: sa.Table, names: Sequence[str] | None = None) -> ManyRows
     return ManyRows(sa.insert(table), names or [column.name for column in table.columns])
 
 
+def adding(table: sa.Table, amounts: Sequence[str]) -> dict[str, ManyRows]:
+    """By the database's name, an INSERT of rows with values for all columns, that adds to the `amounts` of a row with
+    the same key.
+    """
+
+    def statement(dialect: Any) -> Any:
+        insert = dialect.insert(table)
+        return insert.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={name: table.c[name] + insert.excluded[name] for name in amounts},
+        )
+
+    names = [column.name for column in table.columns]
+    return {name: ManyRows(statement(each), names) for name, each in (("sqlite", sqlite), ("postgresql", postgresql))}
+
+
 class Lookup:
     """A SELECT of the rows whose columns (of text and integers) are among the values of lists. `lists` names a list for
     each of them; with `lock` the rows are held to the end of the transaction, which SQLite does anyway.

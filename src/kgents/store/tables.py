@@ -268,6 +268,19 @@ balances = Table(
     sqlite_with_rowid=False,
 )
 
+# What the events of a tenant's hour (its start) add up to, by agent and model: kept with them, in their transaction.
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("hour", BigInteger, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    *(Column(meter, BigInteger, nullable=False) for meter in METERS),
+    PrimaryKeyConstraint("tenant_id", "hour", "agent_id", "model"),
+    sqlite_with_rowid=False,
+)
+
 outbox = Table(
     "outbox",
     metadata,
@@ -329,4 +342,5 @@ __all__ = [
     "sessions",
     "tenants",
     "usage_events",
+    "usage_hours",
 ]

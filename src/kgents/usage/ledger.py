@@ -12,7 +12,7 @@ from kgents.clock import month_of, to_rfc3339
 from kgents.errors import QuotaExceeded
 from kgents.store import outbox
 from kgents.telemetry.trace_context import headers
-from kgents.usage import repository
+from kgents.usage import repository, sums
 from kgents.usage.model import NOTHING, Amounts, Balance, UsageEvent
 from kgents.usage.repository import Key
 
@@ -83,6 +83,7 @@ def post(connection: Connection, postings: Sequence[Posting], *, source: str) ->
         refusals.append(refusal)
     repository.insert_events(connection, events)
     repository.add_to_balances(connection, deltas)
+    sums.add_to_hours(connection, events)
     outbox.add_many(connection, rows)
     return refusals
 

@@ -118,7 +118,7 @@ async def _compare(
         ledger = {
             (row.tenant_id, row.meter, row.window_start): row.quantity
             for tenant in wanted
-            for row in service.query(connection, tenant, start=start, end=end, window=window, most=None)
+            for row in service.recount(connection, tenant, start=start, end=end, window=window)
         }
         return ledger, *_in_flight(connection, window)
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
-from sqlalchemy.dialects import postgresql, sqlite
 
-from kgents.clock import SECOND
 from kgents.errors import Unprocessable
-from kgents.ids import first_id
-from kgents.store.bulk import Lookup, ManyRows, insert_many
+from kgents.store.bulk import Lookup, adding, insert_many
 from kgents.store.tables import balances, quotas, usage_events
 from kgents.usage.model import METERS, Amounts, Balance, UsageEvent
 
 Key = tuple[str, str]  # tenant id, period
-DAY = 86_400 * SECOND
 
 
 _INSERT_EVENTS = insert_many(usage_events, UsageEvent._fields)
@@ -68,19 +63,7 @@ def balances_of(
     return found
 
 
-def _upsert(dialect: Any) -> Any:
-    statement = dialect.insert(balances)
-    columns = [f"{meter}_{kind}" for kind in ("used", "reserved") for meter in METERS]
-    return statement.on_conflict_do_update(
-        index_elements=[balances.c.tenant_id, balances.c.period],
-        set_={column: balances.c[column] + statement.excluded[column] for column in columns},
-    )
-
-
-_UPSERT = {
-    name: ManyRows(_upsert(dialect), [column.name for column in balances.columns])
-    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
-}
+_ADD = adding(balances, [f"{meter}_{kind}" for kind in ("used", "reserved") for meter in METERS])
 
 
 def ensure_balances(connection: Connection, keys: Iterable[Key]) -> None:
@@ -91,7 +74,7 @@ def ensure_balances(connection: Connection, keys: Iterable[Key]) -> None:
 def add_to_balances(connection: Connection, deltas: dict[Key, tuple[Amounts, Amounts]]) -> None:
     """Add (used, reserved) to each balance. In the order of the keys, so that two transactions can't deadlock."""
     rows = [(*key, *used, *reserved) for key, (used, reserved) in sorted(deltas.items())]
-    _UPSERT[connection.dialect.name](connection, rows)
+    _ADD[connection.dialect.name](connection, rows)
 
 
 def load_event(row: RowMapping) -> UsageEvent:
@@ -107,74 +90,6 @@ def load_event(row: RowMapping) -> UsageEvent:
         bool(row["estimated"]),
         row["occurred_at"],
     )
-
-
-class Sum(NamedTuple):
-    """What a meter counted in a piece of time (its start), for an agent or model where grouped by them."""
-
-    tenant_id: str
-    meter: str
-    piece: int
-    quantity: int
-    agent: str | None
-    model: str | None
-
-
-def sums(
-    connection: Connection,
-    tenant_id: str | None,
-    *,
-    start: int,
-    end: int,
-    length: int,
-    meters: Iterable[str],
-    groups: Iterable[str],
-    limit: int | None,
-) -> list[Sum]:
-    """Sums of the events in [start, end) by pieces of `length` microseconds since the epoch, in no order; at most
-    `limit` of them. A tenant of None: all tenants. `groups` are of `agent` and `model`.
-    """
-    events = usage_events.c
-    columns = {"agent": events.agent_id, "model": events.model}
-    names = set(groups)
-    grouped = [column for name, column in columns.items() if name in names]
-    piece = (events.occurred_at - events.occurred_at % length).label("piece")
-    quantity = sa.cast(sa.func.sum(events.quantity), sa.BigInteger).label("quantity")
-    statement = (
-        sa.select(
-            usage_events.c.tenant_id,
-            events.meter,
-            piece,
-            quantity,
-            *((column if name in names else sa.null()).label(name) for name, column in columns.items()),
-        )
-        .where(events.occurred_at >= start, events.occurred_at < end, events.meter.in_(list(meters)))
-        .group_by(events.tenant_id, events.meter, piece, *grouped)
-        .limit(limit)
-    )
-    if tenant_id is not None:
-        statement = statement.where(usage_events.c.tenant_id == tenant_id)
-    return [Sum(*row) for row in connection.execute(statement)]
-
-
-def totals(connection: Connection, *, start: int, end: int, length: int) -> dict[tuple[int, str], int]:
-    """What each meter counted in [start, end) over all tenants, by the start of pieces of `length` microseconds and by
-    meter; of runs that were asked for within a day before.
-
-    Ids of events begin with their run's, which sort by time: so only as much of the table is read as is new.
-    """
-    oldest = first_id("run", max(0, start - DAY))
-    piece = (usage_events.c.occurred_at - usage_events.c.occurred_at % length).label("piece")
-    statement = (
-        sa.select(piece, usage_events.c.meter, sa.cast(sa.func.sum(usage_events.c.quantity), sa.BigInteger))
-        .where(
-            usage_events.c.event_id >= oldest,
-            usage_events.c.occurred_at >= start,
-            usage_events.c.occurred_at < end,
-        )
-        .group_by(piece, usage_events.c.meter)
-    )
-    return {(int(start), meter): int(quantity) for start, meter, quantity in connection.execute(statement)}
 
 
 def events_of(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from sqlalchemy import Connection
 
-from kgents.clock import SECOND, from_datetime, month_bounds, month_of
+from kgents.clock import from_datetime, month_bounds, month_of
 from kgents.errors import Unprocessable
-from kgents.usage import repository
+from kgents.usage import repository, sums
 from kgents.usage.model import METERS, NOTHING, Balance, UsageEvent
+from kgents.usage.sums import DAY, HOUR, Sum
 
 Window = Literal["hour", "day", "month"]
 Group = Literal["agent", "model"]
-LENGTHS: dict[str, int] = {"hour": 3600 * SECOND, "day": 86_400 * SECOND}
+LENGTHS: dict[str, int] = {"hour": HOUR, "day": DAY}
 MOST_ROWS = 10_000
 
 
@@ -40,42 +42,56 @@ def window_of(moment: int, window: Window) -> int:
 
 def query(
     connection: Connection,
-    tenant_id: str | None,
+    tenant_id: str,
     *,
     start: int,
     end: int,
     window: Window,
     meters: tuple[str, ...] = METERS,
     group_by: tuple[Group, ...] = (),
-    most: int | None = MOST_ROWS,
 ) -> list[UsageRow]:
-    """Exact sums of the events in [start, end) by UTC window, ordered by tenant, meter, window and group. A tenant of
-    None: all tenants (in a transaction over all). Raises Unprocessable where there would be more than `most` rows,
-    since a part of them would be a wrong number.
+    """Exact sums of a tenant's events in [start, end) by UTC window, ordered by meter, window and group. Raises
+    Unprocessable where there would be more than MOST_ROWS, since a part of them would be a wrong number.
     """
-    # A day is the finest piece that both a day and a month are made of.
     pieces = 31 if window == "month" else 1
-    found = repository.sums(
+    found = sums.kept(
         connection,
         tenant_id,
         start=start,
         end=end,
-        length=LENGTHS["hour" if window == "hour" else "day"],
+        length=_piece(window),
         meters=meters,
         groups=group_by,
-        limit=None if most is None else most * pieces + 1,
+        limit=MOST_ROWS * pieces + 1,
     )
-    sums: dict[tuple[str, str, int, str | None, str | None], int] = {}
-    for row in found:
-        key = (row.tenant_id, row.meter, window_of(row.piece, window), row.agent, row.model)
-        sums[key] = sums.get(key, 0) + row.quantity
-    if most is not None and (len(sums) > most or len(found) > most * pieces):
+    rows = _by_window(found, window)
+    if len(rows) > MOST_ROWS or len(found) > MOST_ROWS * pieces:
         raise Unprocessable(
-            f"The answer would have more than {most} rows. Ask for a shorter time, a longer window, one meter, or "
+            f"The answer would have more than {MOST_ROWS} rows. Ask for a shorter time, a longer window, one meter, or "
             "fewer groups.",
             code="too-many-rows",
         )
-    ordered = sorted(sums.items(), key=lambda item: tuple(str(part) for part in item[0]))
+    return rows
+
+
+def recount(connection: Connection, tenant_id: str | None, *, start: int, end: int, window: Window) -> list[UsageRow]:
+    """As `query`, without groups, from the events themselves: for who checks what else is said of them. A tenant of
+    None: all tenants (in a transaction over all).
+    """
+    return _by_window(sums.counted(connection, tenant_id, start=start, end=end, length=_piece(window)), window)
+
+
+def _piece(window: Window) -> int:
+    # A day is the finest piece that both a day and a month are made of.
+    return LENGTHS["hour" if window == "hour" else "day"]
+
+
+def _by_window(found: Iterable[Sum], window: Window) -> list[UsageRow]:
+    quantities: dict[tuple[str, str, int, str | None, str | None], int] = {}
+    for row in found:
+        key = (row.tenant_id, row.meter, window_of(row.piece, window), row.agent, row.model)
+        quantities[key] = quantities.get(key, 0) + row.quantity
+    ordered = sorted(quantities.items(), key=lambda item: tuple(str(part) for part in item[0]))
     return [UsageRow(*key, quantity) for key, quantity in ordered]
 
 

@@ -11,10 +11,10 @@ from collections import Counter
 from kgents.clock import SECOND
 from kgents.meter.client import MeterClient
 from kgents.store.engine import Scope, Store
-from kgents.usage import repository
+from kgents.usage import sums
 from kgents.usage.model import METERS
+from kgents.usage.sums import DAY, HOUR
 
-HOUR = 3600 * SECOND
 MINUTE = 60 * SECOND
 DELAY = 30 * SECOND  # what an event has, to get from the ledger to the meter, before it is missed there
 
@@ -36,7 +36,7 @@ class Totals:
         Unavailable.
         """
         end = (now - DELAY) // MINUTE * MINUTE
-        last = self._compared_to - HOUR if self._compared_to else end - repository.DAY
+        last = self._compared_to - HOUR if self._compared_to else end - DAY
         first = min(last, end) // HOUR * HOUR
         found = await self._between(first, end)
         for hour in sorted(hour for hour in self._open if hour < first):
@@ -58,7 +58,7 @@ class Totals:
                 for row in await self._meter.query(name, start=whole, end=end):
                     metered[whole, name] += row.value
         ledger = await self._store.read(
-            Scope.system(), lambda connection: repository.totals(connection, start=start, end=end, length=HOUR)
+            Scope.system(), lambda connection: sums.totals(connection, start=start, end=end, length=HOUR)
         )
         return {
             hour: {name: abs(ledger.get((hour, name), 0) - metered[hour, name]) for name in METERS}

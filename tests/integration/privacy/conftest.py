@@ -163,6 +163,11 @@ def _rows(tenant: str, text: str) -> list[tuple[str, dict[str, Any]]]:
                 "occurred_at": 1,
             },
         ),
+        (
+            "usage_hours",
+            {"tenant_id": tenant, "hour": 0, "agent_id": agent, "model": "kgents:echo", "runs": 1}
+            | dict.fromkeys(METERS[1:], 0),
+        ),
         ("balances", {"tenant_id": tenant, "period": "2026-01", "runs_used": 1}),
         ("cache_changes", {**of, "kind": "agent", "ref": text}),
         (

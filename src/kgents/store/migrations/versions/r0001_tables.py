@@ -30,6 +30,7 @@ TENANTS_TABLES = (
     "sessions",
     "tenants",
     "usage_events",
+    "usage_hours",
 )
 APPEND_ONLY = ("audit_log", "usage_events")  # the application may neither change nor delete what it wrote
 
@@ -207,6 +208,19 @@ def _create_tables() -> None:
         "usage_events",
         ["tenant_id", "occurred_at", "event_id"],
         unique=False,
+    )
+    op.create_table(
+        "usage_hours",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("hour", sa.BigInteger(), nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("runs", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("tool_calls", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "hour", "agent_id", "model", name=op.f("pk_usage_hours")),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "agents",
