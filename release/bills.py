@@ -45,12 +45,12 @@ def settled(document: dict[str, Any], source: Source, kind: str) -> dict[str, An
     Its number and time are the commit's, an image's name is its tag, a random reference becomes one that its component
     gives, and lists without an order are sorted.
     """
+    document = json.loads(json.dumps(document))
     described = document["metadata"]["component"]
     if kind == "image":
         described["name"] = f"kgents:{source.version}"
     references = dict(_references([described, *document["components"]]))
-    text = _RANDOM.sub(lambda found: references.get(found[0], found[0]), json.dumps(document))
-    document = json.loads(text)
+    document = json.loads(_RANDOM.sub(lambda found: references.get(found[0], found[0]), json.dumps(document)))
     document["serialNumber"] = f"urn:uuid:{uuid.uuid5(_SPACE, f'{source.commit}:{kind}')}"
     document["metadata"]["timestamp"] = to_datetime(source.epoch * SECOND).strftime("%Y-%m-%dT%H:%M:%SZ")
     document["components"].sort(key=lambda each: str(each["bom-ref"]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster import images
 from kgents.scan.toolbox import Broken, run
 from release.model import Image, Material
 from release.source import Source
@@ -17,6 +19,11 @@ NAMES = ("base image", "build image")
 """What an image is based on, and what it is built on: in scripts/image's order, which is that of `VARIABLES`."""
 SCHEME = "docker://"
 VARIABLES = ("BASE_IMAGE", "BUILD_IMAGE")
+
+_ELSE = (
+    "BASE_IMAGE and BUILD_IMAGE name other images to build upon; --local-base makes one here, as root, with buildah "
+    "and debootstrap; --without-image leaves the image out."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Builder:
             ["scripts/image"], cwd=tree, **self.storage, **self.bases, IMAGE=name, LAYOUT=str(layout), NO_CACHE="1"
         )
         if done.status != 0:
-            raise Broken(f"`scripts/image` failed: {done.last_words}", code="image")
+            raise Broken(f"`scripts/image` failed: {done.last_words}. {_ELSE}", code="image")
         if self.storage:
             run(["buildah", "rmi", name], cwd=tree, **self.storage)
         return Image(name, pack(layout, archive, source.epoch), _bases(Path(f"{layout}.bases").read_text()))
@@ -47,21 +54,20 @@ class Builder:
 def upon(bases: Mapping[str, str]) -> Builder:
     """Upon these very images: names, in the order of `NAMES`, with the digests (sha256) of their manifests.
 
-    Raises Broken, as `local` does, where they were made on this machine.
+    Where those are `local`'s it is that one, and raises Broken as that does.
     """
-    if all(name.startswith("localhost/") for name in bases):
+    if set(bases) == {images.BASE}:
         return local()
-    pinned = [f"{re.sub(r':[^:/]*$', '', name)}@sha256:{digest}" for name, digest in bases.items()]
+    plain = [re.sub(r":[^:/]*$", "", name.partition("@")[0]) for name in bases]  # without tag and digest
+    pinned = [f"{name}@sha256:{digest}" for name, digest in zip(plain, bases.values(), strict=True)]
     return Builder(dict(zip(VARIABLES, (pinned * 2)[:2], strict=True)))
 
 
 def local() -> Builder:
     """Upon a Debian that debootstrap makes here, where the Dockerfile's bases can't be had. Raises Broken."""
-    from cluster import images
-
     try:
         images.make_base()
-    except (SystemExit, OSError, ValueError) as error:
+    except (SystemExit, OSError, subprocess.SubprocessError) as error:
         raise Broken(f"the base image can't be made here: {error}", code="image") from None
     return Builder(dict.fromkeys(VARIABLES, images.BASE), images.environment())
 
@@ -73,9 +79,10 @@ def is_of_image(name: str) -> bool:
 
 def pack(layout: Path, archive: Path, epoch: int) -> str:
     """Write an OCI layout as an archive in which only its files count; answers the digest of the image's manifest."""
-    found = json.loads((layout / "index.json").read_text())["manifests"]
+    index = layout / "index.json"
+    found = json.loads(index.read_text())["manifests"] if index.exists() else []
     if len(found) != 1:
-        raise Broken(f"the builder made {len(found)} images instead of one", code="image")
+        raise Broken(f"the builder gave {len(found)} OCI images, not one (Docker: 25 or newer)", code="image")
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(each for each in layout.rglob("*") if each.is_file()):
             info = tarfile.TarInfo(str(path.relative_to(layout)))

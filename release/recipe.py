@@ -15,14 +15,15 @@ from release.model import Built, Material, sha256
 from release.source import Source, clone
 
 PINS = "release/build-system.txt"
-_INDEX = re.compile(r"UV_(INDEX.*|DEFAULT_INDEX|EXTRA_INDEX_URL|CACHE_DIR|HTTP_.*|NATIVE_TLS|SYSTEM_CERTS|OFFLINE)")
+_WAY = re.compile(r"UV_(.*INDEX.*|CACHE_DIR|HTTP_.*|NATIVE_TLS|SYSTEM_CERTS|OFFLINE|PYTHON_DOWNLOADS)")
+"""The variables of uv that say how packages are got, and not which."""
 _INPUTS = ("uv.lock", "scripts/uv.txt", PINS, "deploy/image/Dockerfile")
 
 
 def settle() -> None:
     """Have this process and what it starts depend on nothing that a developer has set for themselves."""
     for name in list(os.environ):
-        is_uvs = name.startswith("UV_") and not _INDEX.fullmatch(name)
+        is_uvs = name.startswith("UV_") and not _WAY.fullmatch(name)
         if is_uvs or (name.startswith(("GIT_", "PYTHON", "KGENTS_")) and name != "KGENTS_CACHE"):
             del os.environ[name]
     os.environ |= {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
@@ -41,9 +42,8 @@ def build(
         work = Path(name)
         say(f"cloning {source.commit[:12]}")
         clone(tree, source, work / "kgents")
-        os.environ["SOURCE_DATE_EPOCH"] = str(source.epoch)
         say("building wheel and sdist")
-        files = _distributions(work / "kgents", work / "dist", out)
+        files = _distributions(work / "kgents", work / "dist", out, source)
         made = None
         if images is not None:
             say("building the image (some minutes)")
@@ -57,7 +57,7 @@ def build(
     return Built(sums, made, materials)
 
 
-def _distributions(tree: Path, folder: Path, out: Path) -> list[Path]:
+def _distributions(tree: Path, folder: Path, out: Path, source: Source) -> list[Path]:
     """The sdist, and the wheel that is made from it, by the build backend that is pinned by hash."""
     done = run(
         [
@@ -65,6 +65,7 @@ def _distributions(tree: Path, folder: Path, out: Path) -> list[Path]:
             *("--build-constraints", PINS, "--out-dir", str(folder), "."),
         ],
         cwd=tree,
+        SOURCE_DATE_EPOCH=str(source.epoch),
     )
     if done.status != 0:
         raise Broken(f"`uv build` failed: {done.last_words}", code="build")

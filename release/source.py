@@ -49,7 +49,7 @@ def read(tree: Path) -> Source:
 
 def refusals(tree: Path, source: Source) -> list[str]:
     """Why this commit is not to be released now, and what to do for it; empty where it may be."""
-    reasons = unclean(tree)
+    reasons = unfit(tree)
     reasons += lacking(git(tree, "show", f"{source.commit}:CHANGELOG.md"), source.version)
     other = tagged(tree, f"refs/tags/{source.tag}")
     if other not in ("", source.commit):
@@ -60,13 +60,15 @@ def refusals(tree: Path, source: Source) -> list[str]:
     return reasons
 
 
-def unclean(tree: Path) -> list[str]:
-    """That the work tree has what is in no commit, if it does."""
-    changed = git(tree, "status", "--porcelain", "--untracked-files=all").splitlines()
-    if not changed:
-        return []
-    names = ", ".join(line[3:] for line in changed[:5]) + (", ..." if len(changed) > 5 else "")
-    return [f"The work tree is not the commit: {names}. Commit, stash or remove that (git status)."]
+def unfit(tree: Path) -> list[str]:
+    """Why nothing that is built here is the commit's, whichever that is; empty where it would be."""
+    reasons = []
+    if changed := git(tree, "status", "--porcelain", "--untracked-files=all").splitlines():
+        names = ", ".join(line[3:] for line in changed[:5]) + (", ..." if len(changed) > 5 else "")
+        reasons.append(f"The work tree is not the commit: {names}. Commit, stash or remove that (git status).")
+    if git(tree, "rev-parse", "--is-shallow-repository").strip() == "true":
+        reasons.append("The history is cut off, and the image has its times. Get all of it: git fetch --unshallow")
+    return reasons
 
 
 def clone(tree: Path, source: Source, target: Path) -> None:

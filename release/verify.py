@@ -14,7 +14,7 @@ from kgents.errors import NotFound, Unprocessable
 from release import image, recipe
 from release.model import listed, sha256
 from release.provenance import FILE, SUMS, surroundings
-from release.source import Source, unclean
+from release.source import Source, unfit
 
 
 class Verdict(StrEnum):
@@ -62,7 +62,7 @@ def refusals(tree: Path, source: Source, claim: Claim) -> list[str]:
     if claim.commit != source.commit:
         other = f"The release is of {claim.commit[:12]}, and {source.commit[:12]} is checked out"
         return [f"{other}, which may build in another way. Check out the first: git checkout {claim.commit}"]
-    return unclean(tree)
+    return unfit(tree)
 
 
 def compare(

@@ -57,6 +57,13 @@ def test_the_version_of_another_commit_is_refused(tree: Path) -> None:
     assert f"v1.2.0 is on another commit, {first[:12]}, and this is {second[:12]}" in reason
 
 
+def test_a_history_that_is_cut_off_is_refused(tree: Path, tmp_path: Path) -> None:
+    repository.commit(tree)
+    repository.git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{tree}", "shallow")
+    (reason,) = refusals(tmp_path / "shallow")
+    assert "git fetch --unshallow" in reason
+
+
 def test_all_reasons_are_told_at_once(tree: Path) -> None:
     repository.git(tree, "tag", "v1.2.0")
     (tree / "CHANGELOG.md").write_text("# Changelog\n")
