@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     actions = parser.add_subparsers(dest="action")
     verifying = actions.add_parser("verify", help="build a release again, and compare")
+    verifying.add_argument(
+        "--without-image", action="store_true", default=argparse.SUPPRESS, help="don't build the image again"
+    )
     verifying.add_argument("folder", type=Path, help="what `make release` wrote")
     given = parser.parse_args()
     recipe.settle()

@@ -68,6 +68,6 @@ def _distributions(tree: Path, folder: Path, out: Path, source: Source) -> list[
         SOURCE_DATE_EPOCH=str(source.epoch),
     )
     if done.status != 0:
-        raise Broken(f"`uv build` failed: {done.last_words}", code="build")
+        raise Broken(f"`uv build` failed:\n{done.stderr.strip()}", code="build")
     found = sorted([*folder.glob("*.whl"), *folder.glob("*.tar.gz")])
     return [each.rename(out / each.name) for each in found]

@@ -37,6 +37,11 @@ class Claim:
     subjects: Mapping[str, str]
     bases: Mapping[str, str]
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The subjects that are files."""
+        return {name: value for name, value in self.subjects.items() if ":" not in name}
+
 
 def read(folder: Path) -> Claim:
     """The claim of a release. Raises NotFound where there is none, and Unprocessable where it makes no sense."""
@@ -79,19 +84,30 @@ def compare(
     for base in built.image.bases if built.image else ():
         if base.digest not in claim.bases.values():
             say(f"the {base.name} is not the one that the release was built upon, but sha256:{base.digest[:12]}")
-    verdicts = {}
-    for name in sorted(claim.subjects.keys() | built.subjects.keys()):
-        claimed = claim.subjects.get(name)
-        is_file = ":" not in name
-        if is_file and _sum(folder / name) != claimed:
-            verdicts[name] = Verdict.CHANGED
-        elif images is None and claim.bases and image.is_of_image(name):
-            verdicts[name] = Verdict.LEFT_OUT
-        else:
-            verdicts[name] = Verdict.SAME if built.subjects.get(name) == claimed else Verdict.DIFFERS
-    files = {name: value for name, value in claim.subjects.items() if ":" not in name}
-    is_listed = (folder / SUMS).is_file() and (folder / SUMS).read_text() == listed(files)
+    present = {name: _sum(folder / name) for name in claim.files.keys() | built.sums.keys()}
+    verdicts = judged(claim, present, built.subjects, with_image=images is not None)
+    sums = folder / SUMS
+    is_listed = sums.is_file() and sums.read_text() == listed(claim.files)
     return {**verdicts, SUMS: Verdict.SAME if is_listed else Verdict.CHANGED}
+
+
+def judged(
+    claim: Claim, present: Mapping[str, str | None], again: Mapping[str, str], *, with_image: bool
+) -> dict[str, Verdict]:
+    """The verdict of each subject of a release or of the second build (`again`), by name, of their sums.
+
+    `present` are the sums of the files that are there, None for one that is not.
+    """
+    found = {}
+    for name in sorted(claim.subjects.keys() | again.keys()):
+        claimed = claim.subjects.get(name)
+        if name in present and present[name] != claimed:
+            found[name] = Verdict.CHANGED
+        elif image.is_of_image(name) and claim.bases and not with_image:
+            found[name] = Verdict.LEFT_OUT
+        else:
+            found[name] = Verdict.SAME if again.get(name) == claimed else Verdict.DIFFERS
+    return found
 
 
 def _sum(path: Path) -> str | None:

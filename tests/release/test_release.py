@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,18 @@ def test_what_is_not_the_commits_is_seen(tree: Path, copy: Path) -> None:
         "SHA256SUMS": "same",
     }
     assert f"{bill.name}, {sdist.name}" in done.stderr
+
+
+def test_a_build_backend_of_another_hash_builds_nothing(tree: Path, tmp_path: Path) -> None:
+    repository.git(tmp_path, "clone", "--quiet", str(tree), "other")
+    pins = tmp_path / "other" / "release" / "build-system.txt"
+    pins.write_text(re.sub("sha256:[0-9a-f]{8}", "sha256:00000000", pins.read_text()))
+    repository.commit(tmp_path / "other")
+    done = run(tmp_path / "other", "--without-image")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`uv build` failed" in done.stderr
+    assert "hash" in done.stderr.lower()
+    assert not (tmp_path / "other" / "dist").exists()
 
 
 def test_another_commit_can_not_tell(tree: Path, copy: Path) -> None:
