@@ -1,6 +1,6 @@
 # The verbs of the project. CI runs the same ones (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz bench dashboards scan image cluster-up cluster-test autoscaling restore-drill cluster-down loadtest lint format hooks clean
+.PHONY: help run test faults fuzz bench dashboards scan image release cluster-up cluster-test autoscaling restore-drill cluster-down loadtest lint format hooks clean
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-13s %s\n", $$1, $$2 }'
@@ -33,6 +33,10 @@ scan: ## Run every scanner: dependencies, configuration, secrets, licences (ARGS
 
 image: ## Build the container image, with docker, podman or buildah (IMAGE=name:tag)
 	@scripts/image
+
+release: ## Build wheel, sdist, image and bills of materials of this commit, with provenance (ARGS="verify dist/1.2.3")
+	@scripts/uv sync --quiet --frozen --all-extras
+	@scripts/uv run --frozen --no-sync python -m release $(ARGS)
 
 cluster-up: ## Start a Kubernetes of three nodes on this machine, for tests (as root); KUBECONFIG is told at the end
 	@scripts/test-packages

@@ -47,7 +47,7 @@ def build() -> dict[str, Path]:
     found = {image: folder / f"{image.rpartition('/')[2].replace(':', '-')}.tar" for image in images}
     if folder.exists():
         return found
-    _make_base()
+    make_base()
     _run("scripts/image", BUILDER="buildah", IMAGE=KGENTS, BASE_IMAGE=BASE, BUILD_IMAGE=BASE)
     _run(
         *("buildah", "build", "--isolation=chroot", "--layers", "--file=deploy/image/test/postgres.Dockerfile"),
@@ -71,7 +71,7 @@ def build() -> dict[str, Path]:
 
 def again() -> Path:
     """Build the image of kgents once more, from the beginning; answers an archive of it."""
-    _make_base()
+    make_base()
     name = f"{KGENTS}-again"
     _run("scripts/image", BUILDER="buildah", IMAGE=name, BASE_IMAGE=BASE, BUILD_IMAGE=BASE, NO_CACHE="1")
     target = CACHE / "again.tar"
@@ -97,9 +97,9 @@ def _key() -> str:
     return digest.hexdigest()[:16]
 
 
-def _make_base() -> None:
-    """Debian with Python and nothing else, as the image's base: made once, and kept."""
-    if subprocess.run(["buildah", "inspect", BASE], env=_environment(), capture_output=True).returncode == 0:
+def make_base() -> None:
+    """Have `BASE` in the storage of `environment`: Debian with Python and nothing else. It is made once, and kept."""
+    if subprocess.run(["buildah", "inspect", BASE], env=environment(), capture_output=True).returncode == 0:
         return
     sys.stderr.write("building the base image\n")
     with tempfile.TemporaryDirectory(prefix="kgents-base-") as folder:
@@ -115,15 +115,15 @@ def _make_base() -> None:
 
 def _run(*command: str, **more: str) -> str:
     done = subprocess.run(
-        command, cwd=_PROJECT, env=_environment() | more, stdout=subprocess.PIPE, text=True, timeout=1800
+        command, cwd=_PROJECT, env=environment() | more, stdout=subprocess.PIPE, text=True, timeout=1800
     )
     if done.returncode:
         raise SystemExit(f"`{' '.join(command)}` failed.")
     return done.stdout
 
 
-def _environment() -> dict[str, str]:
-    """With image storage of our own, so that nobody else's images are met."""
+def environment() -> dict[str, str]:
+    """One with image storage of our own, so that nobody else's images are met."""
     _STORAGE.mkdir(parents=True, exist_ok=True)
     configuration = _STORAGE / "storage.conf"
     configuration.write_text(

@@ -29,6 +29,7 @@ import pytest
     SECURITY,
     MANIFESTS,
     SCANNERS,
+    RELEASE,
     CLUSTER,
 ) = TIERS = (
     "unit",
@@ -46,6 +47,7 @@ import pytest
     "security",
     "manifests",
     "scanners",
+    "release",
     "in a cluster",
 )
 _TIER = "tier"
@@ -63,6 +65,7 @@ FOLDERS = {
     "security": SECURITY,
     "deploy": MANIFESTS,
     "scan": SCANNERS,
+    "release": RELEASE,
     "cluster": CLUSTER,
 }
 
