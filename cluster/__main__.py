@@ -1,4 +1,4 @@
-"""`python -m cluster up|load ARCHIVE|status|down`: a real Kubernetes of three nodes on this machine, for tests.
+"""`python -m cluster prepare|up|load ARCHIVE|status|down`: a real Kubernetes of three nodes on this machine, for tests.
 
 It is in namespaces of its own, so it meets no other cluster and leaves nothing behind; it needs root, Linux, Go, and
 the Debian packages that scripts/test-packages names.
@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="build the programs")
+    commands.add_parser("prepare", help="build the programs, and the images that tests deploy")
     commands.add_parser("up", help="start the cluster")
     load = commands.add_parser("load", help="bring an image's archive to all nodes")
     load.add_argument("archive", type=Path)
@@ -45,6 +46,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "build":
         build.build()
+    elif options.command == "prepare":
+        if missing := lacking():
+            raise SystemExit(missing)
+        build.build()
+        images.build()
     elif options.command == "up":
         up()
     elif options.command == "load":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +70,25 @@ def build(*names: str) -> Path:
     for program in PROGRAMS:
         if (not names or program.name in names) and not (folder / program.name).exists():
             kept = CACHE / "bin" / f"{program.module}-{keys[program.module]}" / program.name
-            if not kept.exists():
-                _build(program, kept)
+            with one_at_a_time(kept):
+                if not kept.exists():
+                    _build(program, kept)
             with contextlib.suppress(FileExistsError):  # another process was quicker
                 (folder / program.name).symlink_to(kept)
     return folder
 
 
+@contextlib.contextmanager
+def one_at_a_time(target: Path) -> Iterator[None]:
+    """Whoever else makes the same file or folder waits here until it is made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _build(program: Program, target: Path) -> None:
     sys.stderr.write(f"building {program.name}\n")
-    target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{program.name}.{os.getpid()}")
     command = ["go", "build", "-trimpath", f"-ldflags={_LINK}", "-o", str(unfinished), program.package]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}

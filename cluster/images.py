@@ -43,6 +43,11 @@ _STORAGE = CACHE / "storage"
 def build() -> dict[str, Path]:
     """Build the images that the tests deploy, where what they are made of has changed; answers an archive of each."""
     folder = CACHE / "archives" / _key()
+    with programs.one_at_a_time(CACHE / "archives"):
+        return _build(folder)
+
+
+def _build(folder: Path) -> dict[str, Path]:
     images = (KGENTS, POSTGRES, NATS, LOG_COLLECTOR)
     found = {image: folder / f"{image.rpartition('/')[2].replace(':', '-')}.tar" for image in images}
     if folder.exists():
