@@ -20,7 +20,7 @@ import pytest
 from monitoring import rules
 from monitoring.durations import Times
 from tests.support.documents import ROOT, blocks
-from tests.support.prometheus import Prometheus, targets_of
+from tests.support.prometheus import Prometheus, job_of
 from tests.support.up import Up
 from tests.support.waiting import wait_until
 
@@ -72,7 +72,7 @@ class Watched:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, Prometheus]]:
     folder = tmp_path_factory.mktemp("runbook")
     up = Up(folder / "data", environment={"KGENTS_RECONCILE_INTERVAL": "1"}).start()
-    prometheus = Prometheus(folder / "prometheus", targets_of(up.facts), rules.groups(Times(FACTOR)))
+    prometheus = Prometheus(folder / "prometheus", [job_of(up.facts)], rules.groups(Times(FACTOR)))
     yield up, prometheus
     prometheus.stop()
     up.stop()

@@ -24,14 +24,14 @@ def program(name: str) -> str:
 
 
 class Prometheus:
-    """It gives each process's series the labels that they have in a cluster. `targets` are addresses by component."""
+    """With jobs that say what it scrapes, and groups of rules."""
 
-    def __init__(self, folder: Path, targets: Mapping[str, str], groups: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
         folder.mkdir(exist_ok=True)
         self.url = f"http://127.0.0.1:{free_port()}"
         rules, configuration = folder / "rules.yaml", folder / "prometheus.yaml"
         rules.write_text(yaml.safe_dump({"groups": list(groups)}))
-        configuration.write_text(yaml.safe_dump(_configuration(targets, rules)))
+        configuration.write_text(yaml.safe_dump(_configuration(jobs, rules)))
         command = [
             program("prometheus"),
             f"--config.file={configuration}",
@@ -77,26 +77,24 @@ class Prometheus:
             return False
 
 
-def _configuration(targets: Mapping[str, str], rules: Path) -> dict[str, Any]:
+def _configuration(jobs: Sequence[Mapping[str, Any]], rules: Path) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
-        "scrape_configs": [
-            {
-                "job_name": "kgents",
-                "static_configs": [
-                    {
-                        "targets": [address],
-                        "labels": {"namespace": NAMESPACE, "component": component, "pod": f"kgents-{component}-0"},
-                    }
-                    for component, address in targets.items()
-                ],
-            }
-        ],
+        "scrape_configs": list(jobs),
     }
 
 
-def targets_of(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The addresses of the metrics ports of a `kgents up`, by component."""
+def job_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics ports of a `kgents up`, whose series get the labels that they have in a cluster."""
     pages = {"api": facts["metrics_url"], "worker": facts["worker_metrics_url"]}
-    return {component: page.removeprefix("http://").removesuffix("/metrics") for component, page in pages.items()}
+    return {
+        "job_name": "kgents",
+        "static_configs": [
+            {
+                "targets": [page.removeprefix("http://").removesuffix("/metrics")],
+                "labels": {"namespace": NAMESPACE, "component": component, "pod": f"kgents-{component}-0"},
+            }
+            for component, page in pages.items()
+        ],
+    }

@@ -13,7 +13,7 @@ from monitoring import rules
 from monitoring.durations import Times
 from monitoring.external import EXTERNAL
 from monitoring.queries import queries
-from tests.support.prometheus import NAMESPACE, Prometheus, targets_of
+from tests.support.prometheus import NAMESPACE, Prometheus, job_of
 from tests.support.promql import names_in
 from tests.support.up import Up
 from tests.support.waiting import wait_until
@@ -39,7 +39,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A kgents that has had a little of everything to do."""
     folder = tmp_path_factory.mktemp("monitoring")
     up = Up(folder / "data", environment={"KGENTS_RECONCILE_INTERVAL": "1"}).start()
-    prometheus = Prometheus(folder / "prometheus", targets_of(up.facts), rules.groups(Times(60)))
+    prometheus = Prometheus(folder / "prometheus", [job_of(up.facts)], rules.groups(Times(60)))
     try:
         with up.client() as client:
 
