@@ -445,3 +445,5 @@ def _run(main: Coroutine[None, None, None], settings: Settings, kind: str) -> No
     except KgentsError as error:
         log.critical("can't start", process=kind, reason=error.detail)
         raise SystemExit(1) from error
+    finally:
+        logs.flush()

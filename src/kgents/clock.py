@@ -75,7 +75,12 @@ def from_rfc3339(value: str) -> int:
 
 def to_rfc3339(micros: int) -> str:
     """RFC 3339 text in UTC with microseconds, e.g. `2026-11-23T10:00:00.000000Z`."""
-    return to_datetime(micros).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return f"{_to_the_second(micros // SECOND)}.{micros % SECOND:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _to_the_second(seconds: int) -> str:
+    return to_datetime(seconds * SECOND).replace(tzinfo=None).isoformat()
 
 
 def month_of(micros: int) -> str:

@@ -29,7 +29,8 @@ READERS = 4
 LOCK_WAIT = 5.0  # seconds that a writer waits for another process's transaction
 _POLL = 0.001
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864")
-_WRITER = ("busy_timeout=0", f"wal_autocheckpoint={checkpoint.MAX_PAGES}")
+# What is kept to undo one statement of a group would else be a file, made and removed with each that writes many pages.
+_WRITER = ("busy_timeout=0", f"wal_autocheckpoint={checkpoint.MAX_PAGES}", "temp_store=MEMORY")
 
 
 class SqliteStore:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping, MutableMapping
-from contextvars import ContextVar
+from collections import deque
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextvars import Context, ContextVar
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import orjson
 import structlog
@@ -20,6 +22,9 @@ from kgents.clock import SystemClock, to_rfc3339
 from kgents.errors import KgentsError
 
 MASK = "***"
+WAIT = 0.1  # seconds: that often the lines of requests are written together, while there are many
+FEW = 8  # lines in that time that are written at once
+MOST_WAITING = 256  # lines
 _SECRET_NAMES = re.compile(r"authorization|api_?key|token$|password|pepper|secret|cookie", re.IGNORECASE)
 _SECRETS = re.compile(
     r"kg_[0-9a-z]{16}_[0-9A-Za-z]+|\bsk-[A-Za-z0-9_-]{8,}|(?i:bearer)\s+[A-Za-z0-9._~+/=-]+|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
@@ -46,10 +51,15 @@ def configure(level: str, process: str, stream: TextIO | None = None) -> None:
         logger_factory=lambda *_: _Lines(target),
         cache_logger_on_first_use=True,
     )
-    _Requests.lines = _Lines(target) if number <= logging.INFO else None
-    _Requests.process = process
+    _Requests.lines = _RequestLines(target, process) if number <= logging.INFO else None
     handler = _Forward()
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def flush() -> None:
+    """Write the lines that wait. To be called before a process ends."""
+    if _Requests.lines is not None:
+        _Requests.lines.write()
 
 
 class _Lines:
@@ -57,53 +67,103 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._waiting: list[str] = []
 
     def msg(self, line: str) -> None:
-        try:
-            self._stream.write(line)
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
-
-    def soon(self, line: str) -> None:
-        """Write the line at the event loop's next turn, with the others that wait by then: one system call for all."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._write_waiting)
-        self._waiting.append(line)
-
-    def _write_waiting(self) -> None:
-        lines, self._waiting = self._waiting, []
-        self.msg("".join(lines))
+        flush()  # what happened before stands before
+        _write(self._stream, line)
 
     debug = info = warning = error = critical = exception = msg
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        return
+
+
+class _Answered(NamedTuple):
+    """An HTTP request that was answered, `at` microseconds since the epoch, and what was bound then."""
+
+    bound: Mapping[str, Any]
+    method: str
+    route: str
+    status: int
+    duration_ms: float
+    at: int
+
+
+class _RequestLines:
+    """Writes the lines of requests: a few at once, and of many those of a moment together. That takes a fraction of the
+    time, and a write for each turn of the event loop would give up the interpreter's lock to threads that wait for it.
+    Who kills the process loses what waits.
+    """
+
+    def __init__(self, stream: TextIO, process: str) -> None:
+        self._stream = stream
+        self._process = process
+        self._waiting: deque[_Answered] = deque()
+        self._due_on: asyncio.AbstractEventLoop | None = None
+        self._at_once = 0
+        self._context = Context()  # not that of a request
+
+    def add(self, answered: _Answered) -> None:
+        """Write its line within WAIT. To be called on an event loop's thread."""
+        self._waiting.append(answered)
+        loop = asyncio.get_running_loop()
+        if self._due_on is not loop:
+            self._due_on, self._at_once = loop, FEW
+            loop.call_later(WAIT, self._on_time, context=self._context)
+        if self._at_once:
+            self._at_once -= 1
+            loop.call_soon(self.write, context=self._context)
+        elif len(self._waiting) >= MOST_WAITING:
+            self.write()
+
+    def _on_time(self) -> None:
+        self._due_on = None
+        self.write()
+
+    def write(self) -> None:
+        """Write what waits, now. May be called on any thread."""
+        lines = "".join(map(self._line, self._taken()))
+        if lines:
+            _write(self._stream, lines)
+
+    def _taken(self) -> Iterator[_Answered]:
+        with contextlib.suppress(IndexError):
+            while True:
+                yield self._waiting.popleft()
+
+    def _line(self, answered: _Answered) -> str:
+        line = {
+            **answered.bound,
+            "method": answered.method,
+            "route": answered.route,
+            "status": answered.status,
+            "duration_ms": answered.duration_ms,
+            "event": "request",
+            "level": "info",
+            "timestamp": to_rfc3339(answered.at),
+            "process": self._process,
+        }
+        return orjson.dumps(line, default=str).decode() + "\n"
 
 
 class _Requests:
     """Where the lines of requests go; nowhere while logs of their level are not wanted."""
 
-    lines: _Lines | None = None
-    process = ""
+    lines: _RequestLines | None = None
 
 
 def request(method: str, route: str, status: int, duration_ms: float) -> None:
     """The line of an HTTP request that was answered. There is one for every request, so it does not take the way of
     other lines: `route` is a template and the rest is checked or made by us, and what is bound was masked then.
     """
-    if _Requests.lines is None:
-        return
-    line = {
-        **_bound.get(),
-        "method": method,
-        "route": route,
-        "status": status,
-        "duration_ms": duration_ms,
-        "event": "request",
-        "level": "info",
-        "timestamp": to_rfc3339(_clock.now()),
-        "process": _Requests.process,
-    }
-    _Requests.lines.soon(orjson.dumps(line).decode() + "\n")
+    lines = _Requests.lines
+    if lines is not None:
+        lines.add(_Answered(_bound.get(), method, route, status, duration_ms, _clock.now()))
 
 
 class _Forward(logging.Handler):

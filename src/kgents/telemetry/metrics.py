@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from kgents import __version__
+from kgents.telemetry.series import Counts, Distribution
 
-M = TypeVar("M", Counter, Gauge, Histogram)
+M = TypeVar("M", Counter, Gauge)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_INPUT, _OUTPUT = ("input",), ("output",)
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -32,8 +34,8 @@ class Metrics:
         GCCollector(registry=self.registry)
         build = self._gauge("build_info", "The version that runs.", ("version", "process"))
         build.labels(__version__, process).set(1)
-        self._requests = self._counter("http_requests", "HTTP requests answered.", ("route", "method", "status"))
-        self._durations = self._histogram(
+        self._requests = self._counts("http_requests", "HTTP requests answered.", ("route", "method", "status"))
+        self._durations = self._distribution(
             "http_request_duration_seconds", "Time to the end of the response.", FAST, ("route", "method")
         )
         self._in_flight = 0
@@ -43,14 +45,14 @@ class Metrics:
         )
         self._limited = self._counter("rate_limited", "Requests refused by a rate limit.", ("kind",))
         self._quota = self._counter("quota_exceeded", "Runs refused or ended by a quota.", ("meter",))
-        self._runs = self._counter("runs", "Runs that ended.", ("mode", "status"))
-        self._run_seconds = self._histogram("run_duration_seconds", "Time from start to end of a run.", FAST)
+        self._runs = self._counts("runs", "Runs that ended.", ("mode", "status"))
+        self._run_seconds = self._distribution("run_duration_seconds", "Time from start to end of a run.", FAST)
         self._running = 0
         self._gauge("runs_in_flight", "Runs that this process carries out.").set_function(lambda: self._running)
         self._restarted = self._counter("runs_restarted", "Runs continued after their process ended.")
-        self._tokens = self._counter("tokens", "Tokens used by runs.", ("direction",))
+        self._tokens = self._counts("tokens", "Tokens used by runs.", ("direction",))
         self._tools = self._counter("tool_calls", "Tool calls carried out.", ("kind",))
-        self._model_seconds = self._histogram(
+        self._model_seconds = self._distribution(
             "model_request_duration_seconds", "Time of a model call.", FAST, ("provider",)
         )
         self._outbox = self._gauge("outbox_backlog_messages", "Messages that wait in the outbox.")
@@ -77,8 +79,8 @@ class Metrics:
         self._metered = self._counter("usage_events_metered", "Usage events accepted by the meter.")
         self._refused = self._counter("usage_events_refused", "Usage events that the meter refused for good.")
         self._swept = self._counter("swept", "What the sweeper settled.", ("kind",))
-        self._commits = self._histogram("store_commit_seconds", "Time of a group commit.", FAST)
-        self._groups = self._histogram(
+        self._commits = self._distribution("store_commit_seconds", "Time of a group commit.", FAST)
+        self._groups = self._distribution(
             "store_group_size", "Requests that shared a commit.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
         )
         self._children: dict[tuple[Any, ...], Any] = {}
@@ -97,8 +99,13 @@ class Metrics:
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(f"kgents_{name}", text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
-        return Histogram(f"kgents_{name}", text, labels, buckets=buckets, registry=self.registry)
+    def _counts(self, name: str, text: str, labels: tuple[str, ...]) -> Counts:
+        return Counts(f"kgents_{name}", text, labels, self.registry)
+
+    def _distribution(
+        self, name: str, text: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Distribution:
+        return Distribution(f"kgents_{name}", text, bounds, labels, self.registry)
 
     def expose(self) -> bytes:
         """The metrics in Prometheus's text format."""
@@ -112,8 +119,8 @@ class Metrics:
         """An HTTP request was answered; `route` is the route's template."""
         self._in_flight -= 1
         method = method if method in METHODS else "OTHER"
-        self._of(self._requests, route, method, str(status)).inc()
-        self._of(self._durations, route, method).observe(seconds)
+        self._requests.add((route, method, status))
+        self._durations.observe(seconds, (route, method))
 
     def request_refused(self, reason: str) -> None:
         """A request was refused for overload, with `reason` `queue`, `wait` or `connections`. Those refused by their
@@ -147,7 +154,7 @@ class Metrics:
 
     def run(self, mode: str, status: str, seconds: float) -> None:
         """A run ended."""
-        self._of(self._runs, mode, status).inc()
+        self._runs.add((mode, status))
         self._run_seconds.observe(seconds)
 
     def run_restarted(self) -> None:
@@ -157,9 +164,9 @@ class Metrics:
     def tokens(self, input_tokens: int, output_tokens: int) -> None:
         """A step's tokens were recorded."""
         if input_tokens:
-            self._of(self._tokens, "input").inc(input_tokens)
+            self._tokens.add(_INPUT, input_tokens)
         if output_tokens:
-            self._of(self._tokens, "output").inc(output_tokens)
+            self._tokens.add(_OUTPUT, output_tokens)
 
     def tool_call(self, kind: str) -> None:
         """A tool was called; `kind` is `builtin` or `mcp`."""
@@ -167,7 +174,7 @@ class Metrics:
 
     def model_request(self, model: str, seconds: float) -> None:
         """A model answered; `model` is `<provider>:<name>`, of which only the provider is kept."""
-        self._of(self._model_seconds, model.partition(":")[0]).observe(seconds)
+        self._model_seconds.observe(seconds, (model.partition(":")[0],))
 
     def outbox(self, count: int, oldest_age: float) -> None:
         """What waits in the outbox, and for how many seconds the oldest has."""

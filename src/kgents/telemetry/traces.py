@@ -139,6 +139,8 @@ def within(context: str | None) -> Iterator[None]:
 class Exchange:
     """An HTTP request."""
 
+    __slots__ = ("_span",)
+
     def __init__(self, span: Any = None) -> None:
         self._span = span
 
@@ -156,9 +158,11 @@ class Exchange:
 class _UntracedExchange(Exchange):
     """A request while tracing is off: its trace's id is kept all the same, for the logs and to pass on."""
 
+    __slots__ = ("_bound", "_context", "_token")
+
     def __init__(self, traceparent: str | None, tracestate: str | None) -> None:
-        super().__init__()
-        parsed = parse(traceparent)
+        self._span = None
+        parsed = parse(traceparent) if traceparent else None
         if parsed is None:
             random = random_bytes(24).hex()
             trace_id = random[:32]

@@ -72,3 +72,9 @@ async def test_a_reader_that_does_not_end_delays_it_and_nobody_else(store, file)
         reader.close()
     await write(store, GROUPS)
     await eventually(lambda: in_file_alone(file) == 3 * GROUPS, what="the WAL has been folded back")
+
+
+async def test_the_writer_undoes_a_statement_without_a_file(store):
+    ask = "PRAGMA temp_store"
+    kept = await store.write(Scope.system(), lambda connection: connection.exec_driver_sql(ask).scalar())
+    assert kept == 2, "2 is memory (https://www.sqlite.org/pragma.html#pragma_temp_store)"
