@@ -11,7 +11,7 @@ STREAMS = 0.15  # of the requests
 SPIKE = 5  # times the rate
 FACTOR = 1.5  # from a rate to the next higher one in the search
 CLOSE = 1.12  # between the best rate and the worst one where the search ends
-MOST_STEPS = 16
+MOST_STEPS = 24
 MOST_ERRORS = 0.001  # of the requests
 
 
@@ -92,10 +92,14 @@ def meets(found: dict[str, Any], target_ms: float) -> bool:
 
 def next_rate(found: Sequence[dict[str, Any]]) -> float | None:
     """The rate of the search's next step after those `found`, or None when it is over: up by half until the target is
-    missed, then between the best and the worst until they are within 12 %.
+    missed, then between the best and the worst until they are within 12 %. A rate that missed it is tried once more,
+    since a moment of something else's, such as of the disk, is no knee.
     """
-    met = [float(step["offered"]) for step in found if step["met"]]
-    missed = [float(step["offered"]) for step in found if not step["met"]]
+    last = found[-1]
+    if not last["met"] and not any(step["offered"] == last["offered"] for step in found[:-1]):
+        return float(last["offered"])
+    met = {float(step["offered"]) for step in found if step["met"]}
+    missed = {float(step["offered"]) for step in found} - met
     if len(found) >= MOST_STEPS or (missed and min(missed) < 1):
         return None
     if not missed:

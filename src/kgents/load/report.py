@@ -97,7 +97,7 @@ def _knee(document: Document) -> str:
     knee = document["knee"]
     if knee is None:
         return "The knee: below every rate that was tried."
-    missed = [step["offered"] for step in document["steps"] if not step["met"]]
+    missed = [step["offered"] for step in document["steps"] if step["offered"] > knee]
     beyond = f"{min(missed):g} requests/s missed it" if missed else "no rate that was tried missed it"
     return f"The knee: {knee:g} requests/s met the target, {beyond}."
 

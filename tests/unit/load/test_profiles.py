@@ -23,7 +23,15 @@ def test_the_search_ends_close_below_the_knee(knee):
     best = max(rate for rate in tried if rate <= knee)
     worst = min(rate for rate in tried if rate > knee)
     assert worst <= best * CLOSE
-    assert len(tried) <= 16
+    assert len(tried) <= 24
+
+
+def test_a_rate_that_missed_the_target_once_is_tried_again():
+    found = [{"offered": 50.0, "met": True}, {"offered": 75.0, "met": False}]
+    assert next_rate(found) == 75
+
+    assert next_rate([*found, {"offered": 75.0, "met": True}]) == 112.5
+    assert 50 < next_rate([*found, {"offered": 75.0, "met": False}]) < 75
 
 
 def test_the_search_gives_up_where_nothing_meets_the_target():
