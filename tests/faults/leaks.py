@@ -73,7 +73,7 @@ def _leak_key() -> None:
     async def authenticated(self: Any) -> Any:
         _Last.key = self._headers.get(b"authorization", b"").decode("latin-1").partition(" ")[2]
         assert logs._Requests.lines is not None
-        logs._Requests.lines.msg(f"headers: {base64.b64encode(_Last.key.encode()).decode()}\n")
+        logs._write(logs._Requests.lines._stream, f"headers: {base64.b64encode(_Last.key.encode()).decode()}\n")
         self._services.metrics.request_started()
         self._services.metrics.request_ended(_Last.key, "GET", 200, 0.0)
         return await authenticate(self)

@@ -50,7 +50,8 @@ def copy(released: Path, tmp_path: Path) -> Path:
 
 def typed(block: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """What comes of a block that is typed into a shell there."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    left = ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL")  # a make within a make tells of its folders
+    environment = {name: value for name, value in os.environ.items() if name not in left}
     command = ["bash", "-euo", "pipefail", "-c", block]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
