@@ -99,6 +99,7 @@ def test_without_a_database_runs_are_refused_and_readiness_fails(
 def no_database(database: Database, system: Up, request: pytest.FixtureRequest) -> Iterator[None]:
     if database.dialect == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
+        server.sql(["CHECKPOINT"])  # this server does not wait for its disk, and would lose the last moment's commits
         server.stop(signal.SIGQUIT)
         try:
             yield
