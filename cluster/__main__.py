@@ -36,7 +36,6 @@ def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="build the programs")
     commands.add_parser("prepare", help="build the programs, and the images that tests deploy")
     commands.add_parser("up", help="start the cluster")
     load = commands.add_parser("load", help="bring an image's archive to all nodes")
@@ -44,9 +43,7 @@ def main() -> None:
     commands.add_parser("status", help="what the nodes say")
     commands.add_parser("down", help="stop the cluster, and leave nothing behind")
     options = parser.parse_args()
-    if options.command == "build":
-        build.build()
-    elif options.command == "prepare":
+    if options.command == "prepare":
         if missing := lacking():
             raise SystemExit(missing)
         build.build()

@@ -45,7 +45,7 @@ def main() -> None:
             build(given.out, SystemClock(), without_image=given.without_image, local_base=given.local_base)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception as error:
+    except Exception as error:  # who did not ask for a traceback gets a line that says what to do
         if given.debug:
             traceback.print_exception(error)
         failed = f"an error on our side: {type(error).__name__}; run again with --debug"

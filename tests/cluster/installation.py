@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from tests.support.documents import blocks
+from tests.support.documents import blocks, typed
 from tests.support.reached import Reached
 
 ROOT = Path(__file__).parents[2]
@@ -123,15 +123,8 @@ class Installation(Reached):
 
     def typed(self, block: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Type one block."""
-        command = ["bash", "-euo", "pipefail", "-c", block.replace("deploy/overlays/kind", str(self.overlay()))]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            env=self.cluster.environment | environment,
-            cwd=ROOT,
-        )
+        ours = block.replace("deploy/overlays/kind", str(self.overlay()))
+        return typed(ours, self.cluster.environment | environment, ROOT, seconds=900)
 
     def overlay(
         self, *changes: Mapping[str, Any], components: Sequence[str] = (), objects: Sequence[Mapping[str, Any]] = ()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.installation import NAMESPACE, ROOT, Installation
+from tests.cluster.installation import ROOT, Installation
 from tests.cluster.test_ready import verdicts
 from tests.support.prometheus import Prometheus
 from tests.support.waiting import wait_until
@@ -24,25 +24,25 @@ COMPONENT = ROOT / "deploy/components/prometheus-rules"
 JOB: dict[str, Any] = yaml.safe_load((COMPONENT / "kgents.scrape.yaml").read_text())["scrape_configs"][0]
 
 
-def running(installation: Installation, namespace: str) -> list[dict[str, Any]]:
-    """The pods that run, and are not about to end."""
-    pods = installation.cluster.get("pods", namespace=namespace)["items"]
+def running(installation: Installation) -> list[dict[str, Any]]:
+    """The pods that are to be discovered: those that run, and are not about to end."""
+    namespaces = JOB["kubernetes_sd_configs"][0]["namespaces"]["names"]
+    pods = [pod for namespace in namespaces for pod in installation.cluster.get("pods", namespace=namespace)["items"]]
     return [pod for pod in pods if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
 
 
-def discovered(installation: Installation, namespaces: list[str]) -> Iterator[dict[str, Any]]:
-    """The targets of Kubernetes' discovery with the role `pod`, as Prometheus' documentation of it has them."""
-    for namespace in namespaces:
-        for pod in running(installation, namespace):
-            facts = {"namespace": namespace, "pod_name": pod["metadata"]["name"], "pod_ip": pod["status"]["podIP"]}
-            for kind in ("label", "annotation"):
-                named = pod["metadata"].get(f"{kind}s", {}).items()
-                facts |= {f"pod_{kind}_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}": value for name, value in named}
-            ports = [port for each in pod["spec"]["containers"] for port in each.get("ports", ())]
-            yield {
-                "targets": [f"{facts['pod_ip']}:{port['containerPort']}" for port in ports] or [facts["pod_ip"]],
-                "labels": {f"__meta_kubernetes_{name}": value for name, value in facts.items()},
-            }
+def discovered(pod: dict[str, Any]) -> dict[str, Any]:
+    """A pod's targets by Kubernetes' discovery with the role `pod`, as Prometheus' documentation of it has them."""
+    about = pod["metadata"]
+    facts = {"namespace": about["namespace"], "pod_name": about["name"], "pod_ip": pod["status"]["podIP"]}
+    for kind in ("label", "annotation"):
+        named = about.get(f"{kind}s", {}).items()
+        facts |= {f"pod_{kind}_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}": value for name, value in named}
+    ports = [port for each in pod["spec"]["containers"] for port in each.get("ports", ())]
+    return {
+        "targets": [f"{facts['pod_ip']}:{port['containerPort']}" for port in ports] or [facts["pod_ip"]],
+        "labels": {f"__meta_kubernetes_{name}": value for name, value in facts.items()},
+    }
 
 
 @pytest.fixture
@@ -66,15 +66,15 @@ def test_every_process_is_scraped_and_every_alert_is_evaluated(
 ) -> None:
     def scraped() -> bool:
         """All pods that ask for it are, now: others may still end that an earlier test has replaced."""
-        text = json.dumps(list(discovered(installation, JOB["kubernetes_sd_configs"][0]["namespaces"]["names"])))
+        found = running(installation)
+        text = json.dumps([discovered(pod) for pod in found])
         if not targets.exists() or targets.read_text() != text:
             unfinished = targets.with_suffix(".new")
             unfinished.write_text(text)
             unfinished.rename(targets)
         pods = {
-            (namespace, pod["metadata"]["name"])
-            for namespace in (NAMESPACE, "kgents-logs")
-            for pod in running(installation, namespace)
+            (pod["metadata"]["namespace"], pod["metadata"]["name"])
+            for pod in found
             if pod["metadata"]["labels"].get("app.kubernetes.io/name") in ("kgents", "kgents-log-collector")
             and pod["metadata"].get("annotations", {}).get("prometheus.io/scrape") == "true"
         }

@@ -7,13 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import vegeta
-from tests.support.documents import blocks
+from tests.support.documents import blocks, typed
 from tests.support.up import Up
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,14 +36,6 @@ def environment(up: Up) -> dict[str, str]:
         "KGENTS_ADMIN_KEY": str(up.facts["admin_key"]),
         "KGENTS_DATA_DIR": str(up.data),
     }
-
-
-def typed(
-    block: str, environment: Mapping[str, str], folder: Path | None = None, *, seconds: float = 120
-) -> subprocess.CompletedProcess[str]:
-    """What comes of a block that is typed into a shell in a folder (here by default)."""
-    command = ["bash", "-euo", "pipefail", "-c", block]
-    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=seconds)
 
 
 @pytest.mark.parametrize("block", blocks("docs/quickstart.md", "sh"))

@@ -19,7 +19,7 @@ import pytest
 
 from monitoring import rules
 from monitoring.durations import Times
-from tests.support.documents import ROOT, blocks
+from tests.support.documents import ROOT, blocks, typed
 from tests.support.prometheus import Prometheus, job_of
 from tests.support.up import Up
 from tests.support.waiting import wait_until
@@ -47,13 +47,7 @@ class Watched:
     def follow(self, section: str) -> None:
         """Type what a section of the runbook says."""
         for block in SECTIONS[section]:
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block],
-                env=self._environment(),
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+            done = typed(block, self._environment(), seconds=60)
             assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
 
     def _environment(self) -> dict[str, str]:

@@ -23,7 +23,7 @@ import pytest
 from kgents.errors import Unprocessable
 from release import verify
 from tests.release import repository
-from tests.support.documents import blocks
+from tests.support.documents import blocks, typed
 
 DOCUMENT = "docs/operations/release.md"
 
@@ -37,7 +37,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def released(tree: Path) -> Path:
     """The folder of a release, made as its document says."""
     (block,) = blocks(DOCUMENT, "sh", "## Build")
-    done = typed(block, tree)
+    done = alone(block, tree)
     assert done.returncode == 0, done.stderr
     (folder,) = (tree / "dist").iterdir()
     return folder
@@ -48,12 +48,11 @@ def copy(released: Path, tmp_path: Path) -> Path:
     return shutil.copytree(released, tmp_path / "copy")
 
 
-def typed(block: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What comes of a block that is typed into a shell there."""
+def alone(block: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What comes of a block that is typed there, by someone whose shell knows nothing of these tests."""
     left = ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL")  # a make within a make tells of its folders
     environment = {name: value for name, value in os.environ.items() if name not in left}
-    command = ["bash", "-euo", "pipefail", "-c", block]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return typed(block, environment, folder, seconds=300)
 
 
 def plant(archive: Path, name: str) -> None:
@@ -184,7 +183,7 @@ def test_built_again_it_is_the_same(tree: Path, released: Path, tmp_path: Path) 
 
 def test_one_that_was_not_changed_is_the_same(tree: Path, released: Path) -> None:
     (block,) = blocks(DOCUMENT, "sh", "## Verify")
-    done = typed(block, tree)
+    done = alone(block, tree)
     assert done.returncode == 0, done.stderr
     files = sorted(path.name for path in released.iterdir() if path.name not in ("SHA256SUMS", "provenance.json"))
     assert done.stdout.splitlines() == [f"same      {name}" for name in [*files, "SHA256SUMS"]]

@@ -1,8 +1,10 @@
-"""The blocks of documents that a reader is to type."""
+"""The blocks of documents that a reader is to type, and what comes of them."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,3 +19,11 @@ def blocks(document: str, language: str, section: str = "") -> list[str]:
         assert found, f"{document} has no heading {section!r}"
         text = re.split(r"^#+ ", text, maxsplit=1, flags=re.MULTILINE)[0]
     return [body for kind, body in _BLOCK.findall(text) if kind == language]
+
+
+def typed(
+    block: str, environment: Mapping[str, str], folder: Path | None = None, *, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """What comes of a block that is typed into a shell in a folder (here by default)."""
+    command = ["bash", "-euo", "pipefail", "-c", block]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=seconds)

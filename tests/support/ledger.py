@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from kgents.errors import QuotaExceeded
 from kgents.ids import new_id
+from kgents.store.engine import Scope, Store
+from kgents.store.tables import quotas, tenants
 from kgents.usage import ledger
 from kgents.usage.ledger import Posting
-from kgents.usage.model import Amounts, events_of
+from kgents.usage.model import METERS, Amounts, events_of
 
 SOURCE = "kgents"
 STEP = Amounts(runs=1, input_tokens=10, output_tokens=5)
@@ -35,6 +41,25 @@ def posting(
         now=now,
     )
     return Posting(tenant_id, now, events=events, used=used)
+
+
+async def tenant_with(store: Store, limits: Sequence[int] = ()) -> str:
+    """The id of a new tenant, with monthly limits of the meters in their order."""
+    name = new_id("ten")
+
+    def unit(connection: Connection) -> None:
+        row = {"tenant_id": name, "name": f"n{name}", "status": "active", "created_at": 0, "updated_at": 0}
+        connection.execute(sa.insert(tenants), row)
+        for meter, most in zip(METERS, limits, strict=False):
+            connection.execute(sa.insert(quotas), {"tenant_id": name, "meter": meter, "monthly_limit": most})
+
+    await store.write(Scope.system(), unit)
+    return name
+
+
+async def post_group(store: Store, *postings: Posting) -> list[QuotaExceeded | None]:
+    """Post them in one transaction; answers why each was refused, or None."""
+    return await store.write(Scope.system(), lambda connection: ledger.post(connection, postings, source=SOURCE))
 
 
 def post(connection: Connection, *postings: Posting) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -32,13 +32,18 @@ class Sum(NamedTuple):
     model: str | None
 
 
+def _start(moment: Any, length: int) -> Any:
+    """The start of the piece of time that a moment is in: a number, or a column of them."""
+    return moment - moment % length
+
+
 def add_to_hours(connection: Connection, events: Sequence[UsageEvent]) -> None:
     """Add events that are new to the sums of their hours. In the order of the keys, so that two transactions can't
     deadlock.
     """
     found: dict[tuple[str, int, str, str], list[int]] = {}
     for event in events:
-        key = (event.tenant_id, event.occurred_at - event.occurred_at % HOUR, event.agent_id, event.model)
+        key = (event.tenant_id, _start(event.occurred_at, HOUR), event.agent_id, event.model)
         amounts = found.get(key)
         if amounts is None:
             amounts = found[key] = [0] * len(METERS)
@@ -55,7 +60,7 @@ def kept(
     length: int,
     meters: Sequence[str],
     groups: Iterable[str],
-    limit: int | None,
+    limit: int,
 ) -> list[Sum]:
     """Sums of a tenant's events in [start, end) by pieces of `length` microseconds since the epoch, which are hours or
     made of them, in no order; of at most `limit` pieces and groups. `groups` are of `agent` and `model`.
@@ -63,7 +68,7 @@ def kept(
     They are the kept sums of whole hours, less the events of these hours that are outside: of a time up to now there
     are none of those after it. One statement, so that what is committed meanwhile is in both or in neither.
     """
-    first, last = start - start % HOUR, end + -end % HOUR
+    first, last = _start(start, HOUR), -_start(-end, HOUR)
     hours = usage_hours.c
     whole = sa.select(
         usage_hours.c.tenant_id,
@@ -76,7 +81,7 @@ def kept(
     table = sa.union_all(*parts).subquery()
     names = set(groups)
     grouped = [table.c[name] for name in ("agent", "model") if name in names]
-    piece = (table.c.at - table.c.at % length).label("piece")
+    piece = _start(table.c.at, length).label("piece")
     amounts = [sa.cast(sa.func.sum(table.c[meter]), sa.BigInteger) for meter in meters]
     statement = (
         sa.select(
@@ -102,7 +107,7 @@ def _less(tenant_id: str, start: int, end: int) -> sa.Select[tuple[str, int, str
     events = usage_events.c
     return sa.select(
         usage_events.c.tenant_id,
-        (events.occurred_at - events.occurred_at % HOUR).label("at"),
+        _start(events.occurred_at, HOUR).label("at"),
         events.agent_id.label("agent"),
         events.model,
         *(sa.case((events.meter == meter, -events.quantity), else_=0).label(meter) for meter in METERS),
@@ -112,7 +117,7 @@ def _less(tenant_id: str, start: int, end: int) -> sa.Select[tuple[str, int, str
 def counted(connection: Connection, tenant_id: str | None, *, start: int, end: int, length: int) -> list[Sum]:
     """As `kept`, but of the events themselves, each of which is read, and of all tenants for a tenant of None."""
     events = usage_events.c
-    piece = (events.occurred_at - events.occurred_at % length).label("piece")
+    piece = _start(events.occurred_at, length).label("piece")
     quantity = sa.cast(sa.func.sum(events.quantity), sa.BigInteger)
     statement = (
         sa.select(usage_events.c.tenant_id, events.meter, piece, quantity, sa.null(), sa.null())
@@ -131,7 +136,7 @@ def totals(connection: Connection, *, start: int, end: int, length: int) -> dict
     Ids of events begin with their run's, which sort by time: so only as much of the table is read as is new.
     """
     oldest = first_id("run", max(0, start - DAY))
-    piece = (usage_events.c.occurred_at - usage_events.c.occurred_at % length).label("piece")
+    piece = _start(usage_events.c.occurred_at, length).label("piece")
     statement = (
         sa.select(piece, usage_events.c.meter, sa.cast(sa.func.sum(usage_events.c.quantity), sa.BigInteger))
         .where(

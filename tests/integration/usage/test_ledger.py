@@ -13,15 +13,13 @@ from sqlalchemy.exc import IntegrityError
 
 from kgents.clock import month_of
 from kgents.errors import QuotaExceeded
-from kgents.ids import new_id
 from kgents.store.engine import Scope, open_store
-from kgents.store.tables import balances, outbox, quotas, tenants, usage_events
-from kgents.usage import ledger as book
+from kgents.store.tables import balances, outbox, usage_events
 from kgents.usage import service
 from kgents.usage.ledger import Posting
 from kgents.usage.model import METERS, NOTHING, Amounts
 from kgents.usage.service import parse_moment
-from tests.support.ledger import SOURCE, STEP, posting
+from tests.support.ledger import STEP, post_group, posting, tenant_with
 
 MONTHS = (parse_moment("2026-01-31T23:59:59.999999Z"), parse_moment("2026-02-01"))
 NOW = MONTHS[1]
@@ -29,24 +27,6 @@ LIMITS = Amounts(5, 100, 60, 3)
 
 some = st.builds(Amounts, st.integers(0, 1), st.integers(0, 30), st.integers(0, 20), st.integers(0, 2))
 step = st.tuples(st.booleans(), st.sampled_from(MONTHS), some, some, st.booleans())
-
-
-async def tenant_with(ledger, limits=None):
-    """The id of a new tenant."""
-    name = new_id("ten")
-
-    def unit(connection):
-        row = {"tenant_id": name, "name": f"n{name}", "status": "active", "created_at": 0, "updated_at": 0}
-        connection.execute(sa.insert(tenants), row)
-        for meter, most in zip(METERS, limits or (), strict=False):
-            connection.execute(sa.insert(quotas), {"tenant_id": name, "meter": meter, "monthly_limit": most})
-
-    await ledger.write(Scope.system(), unit)
-    return name
-
-
-async def post(ledger, *postings):
-    return await ledger.write(Scope.system(), lambda connection: book.post(connection, postings, source=SOURCE))
 
 
 async def balances_of(ledger, names):
@@ -129,7 +109,7 @@ async def test_balances_events_and_refusals_are_the_models(ledger, groups):
             postings.append(one)
             refused.append(model.book(one))
 
-        assert [refusal is not None for refusal in await post(ledger, *postings)] == refused
+        assert [refusal is not None for refusal in await post_group(ledger, *postings)] == refused
 
     assert await balances_of(ledger, names) == model.balances()
     used = {key: amounts for key, amounts in model.used.items() if amounts != NOTHING}
@@ -141,7 +121,7 @@ async def test_a_quota_holds_exactly_when_many_ask_at_once(ledger, database):
     stores = [open_store(database.url) for _ in range(3)]
 
     refusals = await asyncio.gather(
-        *(post(stores[n % 3], Posting(name, NOW, reserve=Amounts(runs=1))) for n in range(60))
+        *(post_group(stores[n % 3], Posting(name, NOW, reserve=Amounts(runs=1))) for n in range(60))
     )
 
     for store in stores:
@@ -152,9 +132,9 @@ async def test_a_quota_holds_exactly_when_many_ask_at_once(ledger, database):
 
 async def test_a_refusal_says_what_is_left_and_what_to_do(ledger):
     name = await tenant_with(ledger, Amounts(runs=3))
-    await post(ledger, posting(name, NOW, Amounts(runs=1)), Posting(name, NOW, reserve=Amounts(runs=1)))
+    await post_group(ledger, posting(name, NOW, Amounts(runs=1)), Posting(name, NOW, reserve=Amounts(runs=1)))
 
-    [refusal] = await post(ledger, Posting(name, NOW, reserve=Amounts(runs=2)))
+    [refusal] = await post_group(ledger, Posting(name, NOW, reserve=Amounts(runs=2)))
 
     assert isinstance(refusal, QuotaExceeded)
     assert refusal.extra == {"meter": "runs", "limit": 3, "used": 1, "reserved": 1, "needed": 2, "period": "2026-02"}
@@ -163,10 +143,10 @@ async def test_a_refusal_says_what_is_left_and_what_to_do(ledger):
 async def test_the_same_work_is_never_recorded_twice(ledger):
     name = await tenant_with(ledger)
     one = posting(name, NOW)
-    await post(ledger, one)
+    await post_group(ledger, one)
 
     with pytest.raises(IntegrityError):
-        await post(ledger, one, posting(name, NOW))
+        await post_group(ledger, one, posting(name, NOW))
 
     assert await balances_of(ledger, [name]) == {(name, "2026-02"): (STEP, NOTHING)}
     assert await sums_of(ledger, [name]) == {(name, "2026-02"): STEP}
@@ -176,7 +156,7 @@ async def test_usage_leaves_for_the_bus_with_the_work_that_it_measures(ledger):
     name = await tenant_with(ledger)
     one = posting(name, NOW)
 
-    await post(ledger, one)
+    await post_group(ledger, one)
 
     rows = await ledger.read(Scope.system(), lambda c: c.execute(sa.select(outbox)).mappings().all())
     assert [(row["tenant_id"], row["topic"], row["message_id"]) for row in rows] == [
@@ -188,7 +168,7 @@ async def test_usage_leaves_for_the_bus_with_the_work_that_it_measures(ledger):
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_postgresql_lets_nobody_change_an_event_that_was_recorded(ledger):
     name = await tenant_with(ledger)
-    await post(ledger, posting(name, NOW))
+    await post_group(ledger, posting(name, NOW))
     mine = usage_events.c.tenant_id == name
 
     for statement in (sa.delete(usage_events).where(mine), sa.update(usage_events).where(mine).values(quantity=1)):

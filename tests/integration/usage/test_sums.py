@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kgents.ids import new_id
 from kgents.store.engine import Scope
-from kgents.store.tables import tenants
-from kgents.usage import ledger as book
 from kgents.usage import service
 from kgents.usage.model import METERS, Amounts
 from kgents.usage.sums import DAY, HOUR
-from tests.support.ledger import SOURCE, posting
+from tests.support.ledger import post_group, posting, tenant_with
 
 BEGIN = 20_000 * DAY + 22 * HOUR  # two hours before a day's end
 EDGES = [BEGIN + hours * HOUR + less for hours in range(5) for less in (-1, 0, 1)]
@@ -26,12 +22,7 @@ steps = st.tuples(moments, used, st.sampled_from(["agt_1", "agt_2"]), st.sampled
 
 async def filled(ledger, *groups):
     """A new tenant that has used so much, and another with the same; what the first has, by what tells it apart."""
-    mine, other = new_id("ten"), new_id("ten")
-    rows = [
-        {"tenant_id": name, "name": name, "status": "active", "created_at": 0, "updated_at": 0}
-        for name in (mine, other)
-    ]
-    await ledger.write(Scope.system(), lambda connection: connection.execute(sa.insert(tenants), rows))
+    mine, other = [await tenant_with(ledger), await tenant_with(ledger)]
     expected = []
     for group in groups:
         postings = [
@@ -40,7 +31,7 @@ async def filled(ledger, *groups):
             for name in (mine, other)
             if any(amounts)
         ]
-        await ledger.write(Scope.system(), lambda c, postings=postings: book.post(c, postings, source=SOURCE))
+        await post_group(ledger, *postings)
         for now, amounts, agent, model in group:
             expected += [(now, meter, agent, model, quantity) for meter, quantity in zip(METERS, amounts, strict=True)]
     return mine, expected
