@@ -55,7 +55,7 @@ PROGRAMS = [
         )
     ),
     Program("kubernetes", "kgents/cluster/tools/kubernetes/oracle"),
-    Program("coredns", "github.com/coredns/coredns"),
+    Program("coredns", "kgents/cluster/tools/coredns"),
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
     Program("collector", "kgents/cluster/tools/collector"),
     Program("pause", "kgents/cluster/tools/pause"),

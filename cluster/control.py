@@ -32,6 +32,7 @@ def start(programs: Path) -> None:
             f"--advertise-client-urls={ETCD}",
             "--listen-peer-urls=http://127.0.0.1:2380",
             "--logger=zap",
+            "--unsafe-no-fsync",  # it is for tests, and gone when it stops
         ],
     )
     processes.start("kube-apiserver", [programs / "kube-apiserver", *_api_server()])

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster import build as programs
@@ -145,15 +146,22 @@ def load_pause(programs: Path) -> None:
 
 
 def load(path: Path) -> list[str]:
-    """Bring an archive of images (of `docker save`, or OCI's) to every node; answers their names by digest."""
-    found = []
-    for node in NODES:
+    """Bring an archive of images (of `docker save`, or OCI's) to every node; answers their names by digest. They are on
+    the disk by then, so that what writes them back delays nobody's fsync later.
+    """
+    names = _names(path)
+
+    def bring(node: Node) -> list[str]:
         processes.run(
             ["ctr", f"--address={node.socket}", "--namespace=k8s.io", "images", "import", "--all-platforms", path],
             seconds=300,
         )
-        found = [_by_digest(node, name) for name in _names(path)]
-    return found
+        return [_by_digest(node, name) for name in names]
+
+    with ThreadPoolExecutor(len(NODES)) as pool:
+        found = list(pool.map(bring, NODES))
+    os.sync()
+    return found[0]
 
 
 def _names(path: Path) -> list[str]:

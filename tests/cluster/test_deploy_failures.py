@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.installation import NAMESPACE, Installation
 
-SECONDS = 30
+SECONDS = 20
 
 
 def api(**spec: Any) -> dict[str, Any]:

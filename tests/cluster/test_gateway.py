@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -25,6 +26,13 @@ def ingress() -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def without_a_controller(installation: Installation) -> Iterator[CompletedProcess[str]]:
+    """How the deployment of an Ingress ended that nobody serves, which is there until the end."""
+    yield installation.deploy(objects=[ingress()], seconds=SECONDS)
+    assert installation.deploy().returncode == 0
+
+
 @pytest.fixture
 def gateway(installation: Installation, tmp_path: Path) -> Iterator[Nginx]:
     """A gateway in front of the API's Service, as a controller of the Ingress' class would set one up."""
@@ -36,21 +44,13 @@ def gateway(installation: Installation, tmp_path: Path) -> Iterator[Nginx]:
     running.stop()
 
 
-@pytest.fixture(autouse=True)
-def without_it_again(installation: Installation) -> Iterator[None]:
-    yield
-    assert installation.deploy().returncode == 0
+def test_without_a_controller_it_says_that_there_is_no_address(without_a_controller: CompletedProcess[str]) -> None:
+    assert without_a_controller.returncode == 1
+    assert "ingress/kgents-api has no address yet. Does a controller of its class run?" in without_a_controller.stderr
 
 
-def test_without_a_controller_it_says_that_there_is_no_address(installation: Installation) -> None:
-    done = installation.deploy(objects=[ingress()], seconds=SECONDS)
-    assert done.returncode == 1
-    assert "ingress/kgents-api has no address yet. Does a controller of its class run?" in done.stderr
-
-
-@pytest.mark.usefixtures("gateway")
+@pytest.mark.usefixtures("gateway", "without_a_controller")
 def test_health_is_asked_for_through_the_gateway(installation: Installation) -> None:
-    installation.deploy(objects=[ingress()], seconds=SECONDS)
     status = {"status": {"loadBalancer": {"ingress": [{"ip": ADDRESS}]}}}
     where = ("ingress/kgents-api", f"-n{NAMESPACE}", "--subresource=status")
     installation.cluster.kubectl("patch", *where, "--type=merge", f"--patch={json.dumps(status)}")

@@ -25,7 +25,7 @@ for _ in range(60):
     time.sleep(0.05)
 time.sleep(30)
 """
-CPU = "100m"  # for a pod that needs more
+CPU = "150m"  # for a pod that needs more
 
 
 def counted(installation: Installation, metric: str) -> float:

@@ -13,7 +13,7 @@ from tests.faults.load import Load
 from tests.faults.systems import new_seed
 from tests.faults.test_quotas import ask, reserved, set_limit
 from tests.faults.test_resumed_streams import followed
-from tests.isolation.test_prover import prove
+from tests.isolation.test_prover import ROLES, prove
 from tests.support.reached import Reached
 from tests.support.tenants import tenant_of
 from tests.support.waiting import wait_until
@@ -56,7 +56,7 @@ def test_a_stream_in_pieces_is_the_whole_stream(system: Reached) -> None:
 
 
 def test_no_operation_reaches_another_tenants_objects(system: Reached) -> None:
-    proof, victims = prove(system, 1, ("owner", "developer", "viewer", "admin"))
+    proof, victims = prove(system, 1, ROLES)
     assert not proof.violations, "\n".join(proof.violations)
     exposed = system.metrics()
     assert [word for victim in victims for word in victim.canaries() if any(word in page for page in exposed)] == []

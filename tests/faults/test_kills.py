@@ -14,7 +14,7 @@ from tests.faults.supervisor import Supervisor
 from tests.faults.systems import FULL, new_seed, running
 from tests.support.results import record
 
-VICTIMS = ["api"] * 80 + ["worker"] * 80 + ["nats"] * 40 if FULL else ["api"] * 4 + ["worker"] * 4 + ["nats"] * 2
+VICTIMS = ["api"] * 80 + ["worker"] * 80 + ["nats"] * 40 if FULL else ["api"] * 3 + ["worker"] * 2 + ["nats"]
 CLIENTS = 8
 
 

@@ -16,7 +16,7 @@ from tests.faults.supervisor import PATIENCE, WITHIN, Supervisor
 from tests.faults.systems import FULL, System, new_seed, running
 from tests.support.results import record
 
-CUTS = 20 if FULL else 2
+CUTS = 20 if FULL else 1
 CLIENTS = 8
 COMMAND = "tests/faults/test_power_cuts.py"
 

@@ -1,15 +1,21 @@
 """A pytest plugin that shares the tests out among processes, a file at a time, and runs those alone, and last, that a
 busy machine would fail: they await something within seconds, as a user would.
 
-`scripts/test` loads it, with pytest-xdist.
+`scripts/test` loads it, with pytest-xdist, and names in KGENTS_PREPARING the process that builds what the tests in a
+cluster need: while that works, the machine is busy.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
+
+from tests.support.waiting import wait_until
 
 ALONE = (
     "tests/cluster/",
@@ -25,6 +31,19 @@ ALONE = (
     "tests/integration/tenants/test_authenticator.py",
     "tests/integration/tenants/test_limiter_faults.py",
 )
+# Files with few tests, each of which takes long: they start first, so that no process is left alone with one at last.
+SLOW = (
+    "tests/conformance/",
+    "tests/faults/",
+    "tests/fuzz/",
+    "tests/integration/load/",
+    "tests/isolation/",
+    "tests/release/",
+    "tests/scan/",
+)
+PREPARED_WITHIN = 1800.0  # seconds
+LONG = 60.0  # seconds
+TOLD = 12  # lines of a failure
 _ALONE = "alone"
 
 
@@ -39,6 +58,8 @@ class Scheduler(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist ships 
     def _assign_work_unit(self, node: Any) -> None:
         if next(iter(self.workqueue)) == _ALONE:
             self.workqueue.move_to_end(_ALONE)
+        if slow := next((scope for scope in self.workqueue if scope.startswith(SLOW)), None):
+            self.workqueue.move_to_end(slow, last=False)
         super()._assign_work_unit(node)
 
     def _reschedule(self, node: Any) -> None:
@@ -55,3 +76,46 @@ class Scheduler(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist ships 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
     return Scheduler(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that shares out tells of what comes back to it."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Telling(config))
+
+
+class Telling:
+    """Says at once what failed and how long it took, since a run that is ended from outside prints no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._plugins = config.pluginmanager
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Tell of a test that failed, and of one that took minutes."""
+        if report.failed:
+            self._tell(f"FAILED {report.nodeid} ({report.when}, {report.duration:.0f} s)\n{_end(report)}")
+        elif report.duration > LONG:
+            self._tell(f"{report.nodeid} ({report.when}) took {report.duration:.0f} s")
+
+    def _tell(self, text: str) -> None:
+        if terminal := self._plugins.get_plugin("terminalreporter"):
+            terminal.write_line(f"\n{time.strftime('%H:%M:%S', time.gmtime())} {text}")
+
+
+def _end(report: pytest.TestReport) -> str:
+    return "\n".join(report.longreprtext.splitlines()[-TOLD:])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What runs alone waits until the builder has ended."""
+    builder = os.environ.get("KGENTS_PREPARING")
+    if builder and item.nodeid.startswith(ALONE):
+        wait_until(lambda: not alive(int(builder)), seconds=PREPARED_WITHIN, what="the cluster's parts are built")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not over."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

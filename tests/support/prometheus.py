@@ -56,9 +56,10 @@ class Prometheus:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
-    def firing(self) -> set[str]:
-        """The names of the alerts that fire now."""
-        return {series["metric"]["alertname"] for series in self.query('ALERTS{alertstate="firing"}')}
+    def firing(self) -> set[tuple[str, str]]:
+        """The alerts that fire now, each with its severity."""
+        firing = [series["metric"] for series in self.query('ALERTS{alertstate="firing"}')]
+        return {(labels["alertname"], labels["severity"]) for labels in firing}
 
     def metrics(self) -> dict[str, set[str]]:
         """Every metric that it has seen or recorded, with the names of its labels."""
