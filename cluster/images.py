@@ -146,8 +146,8 @@ def load_pause(programs: Path) -> None:
 
 
 def load(path: Path) -> list[str]:
-    """Bring an archive of images (of `docker save`, or OCI's) to every node; answers their names by digest. They are on
-    the disk by then, so that what writes them back delays nobody's fsync later.
+    """Bring an archive of images (of `docker save`, or OCI's) to every node; answers their names by digest. What goes
+    to the disk is there by then, so that nobody's fsync waits for it later.
     """
     names = _names(path)
 

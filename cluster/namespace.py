@@ -40,7 +40,7 @@ def start() -> None:
     if holder.stdout.readline() != b"ready\n":
         raise SystemExit(f"Can't make namespaces: {(RUN / 'init.log').read_text()}")
     pid = _child_of(holder.pid)
-    _PIDS.write_text(f"{pid} {_started(pid)}\n")
+    _PIDS.write_text(f"{pid} {start_of(pid)}\n")
     _network(pid)
 
 
@@ -50,7 +50,7 @@ def pid() -> int | None:
         known, started = _PIDS.read_text().split()
     except (FileNotFoundError, ValueError):
         return None
-    return int(known) if _started(int(known)) == started else None
+    return int(known) if start_of(int(known)) == started else None
 
 
 def inside(command: Sequence[str | Path]) -> list[str]:
@@ -80,8 +80,8 @@ def _child_of(parent: int) -> int:
     return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
 
 
-def _started(process: int) -> str | None:
-    """When a process was started; its number alone may be another's by now."""
+def start_of(process: int) -> str | None:
+    """When a process was started, or None for one that is over; its number alone may be another's by now."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

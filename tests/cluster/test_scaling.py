@@ -113,22 +113,21 @@ def test_replicas_follow_the_load_as_predicted(installation: Installation, tmp_p
             points += [Point(time.monotonic() - began, BUSY), Point(time.monotonic() - began + 0.1, QUIET)]
             load.rate = QUIET
             look_until(lambda: seen[-1].wanted == 2 or since() > LONGEST)
-            if FULL:
-                look_until(lambda: since() > 30)
+            look_until(lambda: since() > 30)
             points.append(Point(time.monotonic() - began, QUIET))
         verdict = check(installation, tenant.http, history)
+    keep(seen, points, load, len(verdict.violations))
     assert not verdict.broken, str(verdict)
     assert not load.failed, told(load.failed)
     most = max(each.wanted for each in seen)
     assert most >= MANY, _steps(seen)
     assert seen[-1].wanted == 2, _steps(seen)
-    if not FULL:
-        return
-    keep(seen, points, load, len(verdict.violations))
-    moments = predicted(seen, points)
-    assert max(moment.replicas for moment in moments) - most in (-1, 0, 1), (simulation.steps(moments), _steps(seen))
-    apart = _apart(seen, moments)
-    assert not apart, (apart, simulation.steps(moments), _steps(seen))
+    if FULL:
+        moments = predicted(seen, points)
+        steps = (simulation.steps(moments), _steps(seen))
+        assert max(moment.replicas for moment in moments) - most in (-1, 0, 1), steps
+        apart = _apart(seen, moments)
+        assert not apart, (apart, *steps)
 
 
 def predicted(seen: Sequence[Seen], points: Sequence[Point]) -> list[Moment]:

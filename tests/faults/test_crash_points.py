@@ -17,9 +17,8 @@ from tests.support.results import record
 from tests.support.waiting import wait_until
 
 # In the short form each database has half of the points, in turn.
-NAMES = {"sqlite": list(POINTS) * 50, "postgresql": list(POINTS) * 50}
-if not FULL:
-    NAMES = {"sqlite": list(POINTS)[::2], "postgresql": list(POINTS)[1::2]}
+EACH = list(POINTS)
+NAMES = {"sqlite": EACH * 50, "postgresql": EACH * 50} if FULL else {"sqlite": EACH[::2], "postgresql": EACH[1::2]}
 CLIENTS = 8
 COMMAND = "tests/faults/test_crash_points.py"
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from cluster.namespace import start_of
 from tests.support.waiting import wait_until
 
 ALONE = (
@@ -110,12 +110,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """What runs alone waits until the builder has ended."""
     builder = os.environ.get("KGENTS_PREPARING")
     if builder and item.nodeid.startswith(ALONE):
-        wait_until(lambda: not alive(int(builder)), seconds=PREPARED_WITHIN, what="the cluster's parts are built")
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there and not over."""
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
+        wait_until(
+            lambda: start_of(int(builder)) is None, seconds=PREPARED_WITHIN, what="the cluster's parts are built"
+        )
