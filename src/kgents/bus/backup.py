@@ -12,11 +12,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 from kgents.bus.admin import SILENCE, api, connected, info
 from kgents.bus.jetstream import new_inbox, status_of
@@ -31,6 +32,9 @@ _WANTED = (USAGE_STREAM, RUNS_STREAM)
 which JetStream can't bring back.
 """
 CHUNK = 128 * 1024
+TRIES = 10
+PAUSE = 0.5  # seconds between them
+_NAME_IN_USE = 10130
 _CONFIGURATION, _DATA = "backup.json", "stream.tar.s2"
 
 
@@ -77,18 +81,15 @@ async def back_up(settings: Settings, folder: Path, tell: Callable[[Copied], Non
 async def restore(settings: Settings, folder: Path, tell: Callable[[Copied], None]) -> list[Copied]:
     """Bring the streams of a copy back, in the place of empty ones. Raises Unprocessable for a copy that is not whole,
     Conflict for a stream that has messages, BusUnavailable.
+
+    The API and the workers may run meanwhile. One that misses a stream makes it again, which JetStream does not bear
+    while it restores it; what was made so is taken away, and the copy brought again.
     """
     check(folder)
     async with connected(settings) as client:
         streams = [stream for stream in STREAMS if (folder / stream).exists()]
         for stream in streams:
-            state = (await info(client, stream)).get("state")
-            if state is not None and state["messages"]:
-                raise Conflict(
-                    f"The stream {stream} has {state['messages']} messages, which a restore would replace. If they are "
-                    f"not needed, delete it first (nats stream rm {stream}).",
-                    code="stream-not-empty",
-                )
+            await _check_empty(client, stream)
         found = []
         for stream in streams:
             restored = await _restore(client, stream, folder / stream)
@@ -143,22 +144,56 @@ async def _snapshot(client: Client, stream: str, folder: Path) -> Copied:
     return Copied(stream, made["state"]["messages"], size)
 
 
+async def _check_empty(client: Client, stream: str) -> None:
+    state = (await info(client, stream)).get("state")
+    if state is not None and state["messages"]:
+        raise Conflict(
+            f"The stream {stream} has {state['messages']} messages, which a restore would replace. If they are "
+            f"not needed, delete it first (nats stream rm {stream}).",
+            code="stream-not-empty",
+        )
+
+
+class _MadeAgain(Exception):
+    """Somebody made the stream while it was being restored."""
+
+
 async def _restore(client: Client, stream: str, folder: Path) -> Copied:
-    await api(client, f"STREAM.DELETE.{stream}")
+    for _ in range(TRIES):
+        await api(client, f"STREAM.DELETE.{stream}")
+        try:
+            return await _bring(client, stream, folder)
+        except (_MadeAgain, NoRespondersError):  # the latter where JetStream has given it up already
+            await asyncio.sleep(PAUSE)
+            await _check_empty(client, stream)
+    raise BusUnavailable(
+        f"the stream {stream} was made again {TRIES} times while it was being restored. Stop the API and the workers, "
+        "and restore it then."
+    )
+
+
+async def _bring(client: Client, stream: str, folder: Path) -> Copied:
     copied = orjson.loads((folder / _CONFIGURATION).read_bytes())
-    begun = await api(client, f"STREAM.RESTORE.{stream}", copied)
+    begun = await api(client, f"STREAM.RESTORE.{stream}", copied, none=_NAME_IN_USE)
+    _check_taken(stream, begun)
     target = begun["deliver_subject"]
     size = 0
     with (folder / _DATA).open("rb") as file:
         while chunk := file.read(CHUNK):
             answer = await client.request(target, chunk, timeout=SILENCE)
-            if answer.data and "error" in (told := orjson.loads(answer.data)):
-                raise BusUnavailable(f"JetStream refused the copy of {stream} ({told['error'].get('description')}).")
+            _check_taken(stream, orjson.loads(answer.data or b"{}"))
             size += len(chunk)
     done = orjson.loads((await client.request(target, b"", timeout=SILENCE)).data)
-    if "error" in done:
-        raise BusUnavailable(f"JetStream refused the copy of {stream} ({done['error'].get('description')}).")
+    _check_taken(stream, done)
     return Copied(stream, done["state"]["messages"], size)
+
+
+def _check_taken(stream: str, answer: dict[str, Any]) -> None:
+    if error := answer.get("error"):
+        why = str(error.get("description"))
+        if error.get("err_code") == _NAME_IN_USE or f"({_NAME_IN_USE})" in why:  # as such, or as the cause of another
+            raise _MadeAgain
+        raise BusUnavailable(f"JetStream refused the copy of {stream} ({why}).")
 
 
 def _sum(path: Path) -> str:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from kgents.bus import backup
+from kgents.bus.admin import api, connected, info
 from kgents.bus.backup import STREAMS, back_up, restore
 from kgents.bus.nats import Bus
-from kgents.bus.streams import EVENTS_SUBJECT, RUNS_SUBJECT, USAGE_STREAM, USAGE_SUBJECT
+from kgents.bus.streams import EVENTS_SUBJECT, RUNS_SUBJECT, USAGE_STREAM, USAGE_SUBJECT, definitions
 from kgents.config import Settings
 from kgents.errors import Conflict, Unprocessable
 from tests.integration.bus.conftest import MakeBus
 from tests.support.nats import NatsServer
+from tests.support.nats_cluster import NatsCluster
 from tests.support.waiting import eventually
 
 MESSAGES = 700
+NAME_IN_USE = 10058  # of a stream that has another configuration, such as one that is being restored
 
 
 def nothing(_copied: object) -> None:
@@ -129,6 +135,46 @@ async def test_what_was_acknowledged_before_the_copy_stays_so(
 
     rest = await payloads(bus, MESSAGES - 200)
     assert len({*first, *rest}) == MESSAGES
+
+
+async def test_who_misses_a_stream_may_make_it_again_meanwhile(tmp_path: Path) -> None:
+    cluster = NatsCluster(tmp_path)
+    cluster.start()
+    try:
+        await eventually(cluster.healthy, seconds=30, what="the cluster is ready")
+        settings = cluster.settings()
+        async with connected(settings) as client:
+            for definition in definitions(3):
+                await api(client, f"STREAM.CREATE.{definition['name']}", definition)
+            await eventually(cluster.healthy, seconds=30, what="each stream has its leader")
+            for number in range(MESSAGES):
+                await client.request(USAGE_SUBJECT, b"%d" % number, timeout=10)
+            await back_up(settings, tmp_path / "copy", nothing)
+            await api(client, f"STREAM.PURGE.{USAGE_STREAM}")
+            async with _making_again(settings) as deletions:
+                usage, _ = await restore(settings, tmp_path / "copy", nothing)
+            assert len(deletions) > 1, "the restore was not disturbed"
+            assert usage.messages == MESSAGES
+            assert (await info(client, USAGE_STREAM))["state"]["messages"] == MESSAGES
+            await eventually(cluster.healthy, seconds=30, what="every server has what was restored")
+    finally:
+        cluster.stop()
+
+
+@asynccontextmanager
+async def _making_again(settings: Settings) -> AsyncIterator[list[Msg]]:
+    """Somebody makes the stream of usage again as soon as it is deleted, twice."""
+    deletions: list[Msg] = []
+    async with connected(settings) as client:
+
+        async def make(deletion: Msg) -> None:
+            deletions.append(deletion)
+            if len(deletions) <= 2:
+                await api(client, f"STREAM.CREATE.{USAGE_STREAM}", definitions(3)[0], none=NAME_IN_USE)
+
+        await client.subscribe(f"$JS.EVENT.ADVISORY.STREAM.DELETED.{USAGE_STREAM}", cb=make)
+        await client.flush()
+        yield deletions
 
 
 async def _messages(bus: Bus, count: int) -> bool:
