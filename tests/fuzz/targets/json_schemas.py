@@ -44,7 +44,11 @@ SEEDS = [
     b'[{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"$ref":"#/$defs/a"},{"type":"string"}]}}},"x"]',
     b'[{"allOf":[{"$ref":"#/$defs/0"},{"$ref":"#/$defs/0"}],"$defs":{"0":{"minLength":1,"pattern":"^(a+)+$"}}},"aaaa"]',
     b'[{"type":"array","prefixItems":[true,{"const":1}],"items":false,"minItems":2},[1,1]]',
+    b'[{"type":"object","properties":{"a":{"type":"array","minItems":1.0}},"minProperties":1.0},{"a":[1]}]',
+    b'[{"type":"array","minItems":2.0,"items":{"type":"string","minLength":3.0}},["xxx","xxx"]]',
+    b'[{"type":"integer","minimum":1e300},1e300]',
     b"\x04\x02\x05\x04" + bytes(range(64)),
+    b'],{:e\x01?eee\x02::::e\x01?r"a":""3}]]',
 ]
 
 

@@ -22,6 +22,7 @@ MAX_SCHEMA_BYTES = 65_536
 _MAX_DEPTH = 64
 _MAX_VALUES = 10_000
 _MAX_LENGTH = 10_000
+_MAX_INTEGER = 2**53  # beyond it a float has no fraction, and orjson writes no integer beyond 64 bits
 _MAX_PATH = 100
 _MAX_VISITS = 50_000
 _EXPLAINED_VISITS = 2_000  # finding out what is wrong costs far more than finding out that it is
@@ -149,9 +150,7 @@ class _Builder:
             case "array":
                 return self._array(schema, depth)
             case "string":
-                return _FORMATS.get(schema.get("format", ""), "").ljust(
-                    min(schema.get("minLength", 0), _MAX_LENGTH), "x"
-                )
+                return _FORMATS.get(schema.get("format", ""), "").ljust(_count(schema, "minLength"), "x")
             case "integer" | "number":
                 return _number(schema, whole=kind == "integer")
             case "boolean":
@@ -177,15 +176,19 @@ class _Builder:
         properties = schema.get("properties", {})
         others = schema.get("additionalProperties")
         names = list(schema.get("required", ()))
-        names += [name for name in properties if name not in names][
-            : max(0, schema.get("minProperties", 0) - len(names))
-        ]
+        missing = max(0, _count(schema, "minProperties") - len(names))
+        names += [name for name in properties if name not in names][:missing]
         return {name: self.value(properties.get(name, others), depth + 1) for name in names}
 
     def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
         first = schema.get("prefixItems", ())
-        length = min(schema.get("minItems", 0), _MAX_LENGTH)
+        length = _count(schema, "minItems")
         return [self.value(first[i] if i < len(first) else schema.get("items"), depth + 1) for i in range(length)]
+
+
+def _count(schema: Mapping[str, Any], keyword: str) -> int:
+    """What a keyword of lengths says, bounded. JSON Schema takes `3.0` for a length, too."""
+    return int(min(schema.get(keyword, 0), _MAX_LENGTH))
 
 
 def _merge(into: dict[str, Any], part: Mapping[str, Any]) -> None:
@@ -214,4 +217,6 @@ def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
         nearest = math.floor(highest / step) * step if whole or "multipleOf" in schema else highest
     else:
         nearest = 0
+    if abs(nearest) > _MAX_INTEGER:
+        return float(nearest)
     return int(nearest) if whole else nearest

@@ -107,6 +107,10 @@ def test_a_schema_nested_too_deeply_is_refused(depth: int) -> None:
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, ""),
         ({"allOf": [{"required": ["a"]}, {"properties": {"a": {"type": "integer"}}}]}, {"a": 0}),
         ({"type": "object", "properties": {"a": {"type": "null"}}, "minProperties": 1}, {"a": None}),
+        ({"type": "string", "minLength": 3.0}, "xxx"),
+        ({"type": "array", "minItems": 2.0, "items": {"type": "null"}}, [None, None]),
+        ({"type": "object", "properties": {"a": {"type": "null"}}, "minProperties": 1.0}, {"a": None}),
+        ({"type": "integer", "minimum": 1e300}, 1e300),
         ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "array"}}}, []),
         (
             {
@@ -124,7 +128,7 @@ def test_a_schema_nested_too_deeply_is_refused(depth: int) -> None:
     ],
 )
 def test_the_smallest_value_matches(schema: dict[str, Any], value: Any) -> None:
-    assert smallest(schema) == value
+    assert orjson.loads(orjson.dumps(smallest(schema))) == value
     assert complaint(schema, value) is None
 
 
