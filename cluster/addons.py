@@ -12,7 +12,7 @@ import yaml
 from cluster import pki, processes
 from cluster.layout import DNS_SERVICE, DOMAIN, KUBECONFIG, NODES, RUN
 
-VOLUMES = 16
+VOLUMES = 32
 _FIRST = NODES[0].address
 _METRICS_PORT = 4443
 

@@ -57,6 +57,7 @@ PROGRAMS = [
     Program("kubernetes", "kgents/cluster/tools/kubernetes/oracle"),
     Program("coredns", "kgents/cluster/tools/coredns"),
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    Program("cert-manager", "kgents/cluster/tools/cert-manager"),
     Program("collector", "kgents/cluster/tools/collector"),
     Program("pause", "kgents/cluster/tools/pause"),
 ]

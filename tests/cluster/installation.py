@@ -77,7 +77,7 @@ class Cluster:
         )
 
 
-def _parts(image: str) -> dict[str, str]:
+def parts(image: str) -> dict[str, str]:
     """An image as kustomize takes it: REPOSITORY@DIGEST or REPOSITORY:TAG."""
     if "@" in image:
         name, _, digest = image.partition("@")
@@ -94,20 +94,28 @@ def _target(change: Mapping[str, Any]) -> dict[str, str]:
 class Installation(Reached):
     """The conformance overlay in a cluster, with these patches of what is there of it."""
 
-    def __init__(self, cluster: Cluster, images: Mapping[str, str], changes: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        images: Mapping[str, str],
+        changes: Sequence[Mapping[str, Any]] = (),
+        *,
+        namespace: str = NAMESPACE,
+    ) -> None:
         self.cluster = cluster
-        self._images = images
+        self.images = images
+        self.namespace = namespace
         self._changes = changes
         self._admin_key = ""
 
     def is_there(self) -> bool:
         """Whether its secrets were made already: a database keeps its passwords."""
-        found = self.cluster.kubectl("get", "secret", "kgents-api-secrets", f"-n{NAMESPACE}", "--ignore-not-found")
-        return bool(found.strip())
+        where = f"-n{self.namespace}"
+        return bool(self.cluster.kubectl("get", "secret", "kgents-api-secrets", where, "--ignore-not-found").strip())
 
     def secret(self, name: str, key: str) -> str:
         """A value of one of its secrets."""
-        return base64.b64decode(self.cluster.get("secret", name)["data"][key]).decode()
+        return base64.b64decode(self.cluster.get("secret", name, self.namespace)["data"][key]).decode()
 
     def follow(self, document: str, section: str, **environment: str) -> str:
         """Type the blocks of a section of a document, with this overlay for its own; answers what they printed. Raises
@@ -132,7 +140,7 @@ class Installation(Reached):
         """The overlay with the images by digest, and with these strategic merge patches, components and objects."""
         folder = Path(tempfile.mkdtemp(prefix="overlay-", dir=self._folder))
         (folder / "objects.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-        images = [{"name": _NAMES[name], **_parts(image)} for name, image in self._images.items()]
+        images = [{"name": _NAMES[name], **parts(image)} for name, image in self.images.items()]
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -174,7 +182,7 @@ class Installation(Reached):
     @property
     def admin_key(self) -> str:
         if not self._admin_key:
-            command = ["exec", f"-n{NAMESPACE}", "deployment/kgents-api", "--", "/opt/kgents/bin/kgents"]
+            command = ["exec", f"-n{self.namespace}", "deployment/kgents-api", "--", "/opt/kgents/bin/kgents"]
             self._admin_key = json.loads(self.cluster.kubectl(*command, "key", "bootstrap", "--output=json"))["token"]
         return self._admin_key
 
@@ -184,17 +192,18 @@ class Installation(Reached):
         return httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=30)
 
     def metrics(self) -> list[str]:
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
         return [self.cluster.kubectl("get", f"--raw={path}/{pod}:9464/proxy/metrics") for pod in self.pods("kgents")]
 
     def logs(self) -> str:
-        return "".join(self.cluster.kubectl("logs", f"-n{NAMESPACE}", pod, "--tail=-1") for pod in self.pods("kgents"))
+        where = f"-n{self.namespace}"
+        return "".join(self.cluster.kubectl("logs", where, pod, "--tail=-1") for pod in self.pods("kgents"))
 
     def pods(self, name: str, component: str = "") -> list[str]:
         """The names of the pods of a part of it that run, and are to go on."""
         labels = f"app.kubernetes.io/name={name}" + (f",app.kubernetes.io/component={component}" if component else "")
         found = self.cluster.kubectl(
-            *("get", "pods", f"-n{NAMESPACE}", f"--selector={labels}", "--field-selector=status.phase=Running"),
+            *("get", "pods", f"-n{self.namespace}", f"--selector={labels}", "--field-selector=status.phase=Running"),
             "--output=json",
         )
         pods = [each["metadata"] for each in json.loads(found)["items"]]
@@ -202,4 +211,4 @@ class Installation(Reached):
 
     def address(self, service: str) -> str:
         """A Service's own address."""
-        return str(self.cluster.get("service", service)["spec"]["clusterIP"])
+        return str(self.cluster.get("service", service, self.namespace)["spec"]["clusterIP"])

@@ -3,61 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kgents.deploy.findings import condition
+from tests.cluster import kinds
 from tests.cluster.installation import NAMESPACE, Cluster, Installation
 from tests.support.manifests import OVERLAYS, ROOT, objects_of, pod_of, rendered
-from tests.support.waiting import wait_until
-
-MODULES = {
-    "sigs.k8s.io/gateway-api@v1.4.1": ["config/crd/standard/gateway.networking.k8s.io_*.yaml"],
-    "github.com/cert-manager/cert-manager@v1.19.1": ["deploy/crds/*.yaml"],
-    "github.com/external-secrets/external-secrets@v0.16.2": [
-        "config/crds/bases/external-secrets.io_externalsecrets.yaml"
-    ],
-    "github.com/prometheus-operator/prometheus-operator@v0.85.0": [
-        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
-        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
-        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
-    ],
-}
-"""Where the definitions of the kinds are that others bring; they are fetched when the tests run."""
-KONG = "configuration.konghq.com/"
-"""Kong's own kinds. Their definitions can't be had here, so no server can say whether it would admit them."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kinds(installation: Installation) -> None:
-    """The cluster knows the kinds of the Gateway API and of cert-manager."""
-    for module, patterns in MODULES.items():
-        folder = fetched(module)
-        files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
-        assert files, module
-        arguments = [f"--filename={path}" for path in files]
-        installation.cluster.kubectl("apply", "--server-side", "--force-conflicts", *arguments)
-        wait_until(
-            lambda arguments=arguments: are_established(installation.cluster, arguments), seconds=60, what=module
-        )
-
-
-def are_established(cluster: Cluster, files: Sequence[str]) -> bool:
-    """Whether the server serves the kinds. `kubectl wait` gives up on one that has no condition at all yet."""
-    found = json.loads(cluster.kubectl("get", *files, "--output=json"))
-    return all(condition(kind, "Established") is not None for kind in found.get("items", [found]))
-
-
-def fetched(module: str) -> Path:
-    """The folder of a Go module, fetched where it is not there yet."""
-    done = subprocess.run(
-        ["go", "mod", "download", "-json", module], cwd="/", check=True, capture_output=True, text=True, timeout=300
-    )
-    return Path(json.loads(done.stdout)["Dir"])
+def known(installation: Installation) -> None:
+    """The cluster knows the kinds that others bring."""
+    kinds.bring(installation.cluster)
 
 
 def refused(cluster: Cluster, objects: Sequence[Any]) -> str:
@@ -76,7 +35,7 @@ def refused(cluster: Cluster, objects: Sequence[Any]) -> str:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_object_is_admitted(installation: Installation, overlay: str) -> None:
-    objects = [each for each in rendered(overlay) if not each["apiVersion"].startswith(KONG)]
+    objects = rendered(overlay)
     for each in objects:
         if each["kind"] == "Job":
             each["metadata"]["name"] += "-admitted"  # one that ran can't be changed
@@ -87,8 +46,7 @@ def test_every_object_is_admitted(installation: Installation, overlay: str) -> N
 def test_every_object_of_a_component_is_admitted(installation: Installation, component: str) -> None:
     components = {"ingress-tls": ["ingress", "ingress-tls"]}.get(component, [component])
     objects = objects_of(installation.overlay(components=components))
-    found = [each for each in objects if each["kind"] not in ("Job", "StatefulSet")]
-    assert not refused(installation.cluster, [each for each in found if not each["apiVersion"].startswith(KONG)])
+    assert not refused(installation.cluster, [each for each in objects if each["kind"] not in ("Job", "StatefulSet")])
 
 
 def pod(each: Any, spec: dict[str, Any]) -> dict[str, Any]:

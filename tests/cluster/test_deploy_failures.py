@@ -64,10 +64,11 @@ def test_a_secret_that_is_wrong(installation: Installation) -> None:
 
 
 def test_a_kind_that_the_cluster_does_not_know(installation: Installation) -> None:
-    done = installation.deploy(components=["kong"], seconds=SECONDS)
+    strange = {"apiVersion": "nobody.example.com/v1", "kind": "Strange", "metadata": {"name": "strange"}}
+    done = installation.deploy(objects=[strange], seconds=SECONDS)
     assert done.returncode == 1
     assert "Nothing was changed" in done.stderr
-    assert "KongPlugin" in done.stderr
+    assert 'no matches for kind "Strange"' in done.stderr
 
 
 def test_an_image_that_was_never_set(installation: Installation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -83,6 +84,19 @@ def test_no_pod_has_more_than_it_needs(overlay: str) -> None:
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
+
+
+def test_who_connects_to_the_bus_has_the_authority_that_its_settings_name() -> None:
+    objects = rendered("production")
+    (settings,) = (each for each in objects if each["metadata"]["name"].startswith("kgents-settings-"))
+    folder = str(Path(settings["data"]["KGENTS_NATS_CA_FILE"]).parent)
+    holders = {
+        each["metadata"]["name"]
+        for each in objects
+        for container in containers_of(each)
+        if folder in [mount["mountPath"] for mount in container["volumeMounts"]]
+    }
+    assert holders == {"kgents-api", "kgents-worker", "kgents-nats-backup", "kgents-nats-restore"}
 
 
 def test_the_autoscaler_is_the_one_that_is_simulated_by_default() -> None:

@@ -38,8 +38,10 @@ http {{
   limit_req_status {refused};
   map $http_{header_variable} $correlation_id {{ default $http_{header_variable}; "" $request_id; }}
   upstream api {{ least_conn; {upstreams} keepalive 32; }}
+  {plain}
   server {{
     listen {listen};
+    {secured}
     client_max_body_size {body};
     location / {{
       limit_req zone=edge burst={rate} nodelay;
@@ -58,6 +60,17 @@ http {{
     }}
   }}
 }}
+"""
+_SECURED = """\
+ssl_certificate {folder}/tls.crt;
+    ssl_certificate_key {folder}/tls.key;
+    add_header {strict} always;
+"""
+_PLAIN = """\
+server {{
+    listen {host}:80;
+    return {status} {scheme}://$host$request_uri;
+  }}
 """
 _GATHERING = """\
 proxy_ignore_headers X-Accel-Buffering;
@@ -85,10 +98,13 @@ class Nginx:
         port: int = 0,
         buffering: bool | None = None,
         deaf: bool = False,
+        secured: bool = False,
     ) -> None:
-        """`buffering` is as in the manifests, unless it is given; a `deaf` one does not heed X-Accel-Buffering."""
+        """`buffering` is as in the manifests, unless it is given; a `deaf` one does not heed X-Accel-Buffering. With
+        `secured` the folder holds tls.crt and tls.key, and port 80 sends on to HTTPS.
+        """
         self._address = host, port or free_port()
-        self.url = f"http://{host}:{self._address[1]}"
+        self.url = f"{'https' if secured else 'http'}://{host}:{self._address[1]}"
         size, correlation, rate = (_plugin(name) for name in ("request-size", "correlation-id", "rate-limit"))
         times = service_annotations()
         assert times["konghq.com/retries"] == "0"
@@ -100,7 +116,9 @@ class Nginx:
         config.write_text(
             _CONFIG.format(
                 folder=folder,
-                listen="{}:{}".format(*self._address),
+                listen="{}:{}".format(*self._address) + (" ssl" if secured else ""),
+                plain=_PLAIN.format(host=host, **_redirect()) if secured else "",
+                secured=_SECURED.format(folder=folder, strict=_strict_transport()) if secured else "",
                 gathered=_GATHERING if deaf else "",
                 user="root" if os.getuid() == 0 else "nobody",
                 upstreams=" ".join(f"server {each};" for each in upstreams),
@@ -138,6 +156,21 @@ def _plugin(name: str) -> dict[str, Any]:
     plugin: dict[str, Any] = yaml.safe_load((COMPONENTS / "kong" / f"{name}-plugin.yaml").read_text())
     config: dict[str, Any] = plugin["config"]
     return config
+
+
+def _redirect() -> dict[str, Any]:
+    """The status and the scheme to which HTTP is sent on."""
+    route = yaml.safe_load((COMPONENTS / "tls" / "redirect.yaml").read_text())
+    redirect: dict[str, Any] = route["spec"]["rules"][0]["filters"][0]["requestRedirect"]
+    return {"status": redirect["statusCode"], "scheme": redirect["scheme"]}
+
+
+def _strict_transport() -> str:
+    """The header that the manifests add where TLS is, as nginx takes it."""
+    plugin = yaml.safe_load((COMPONENTS / "certificate" / "strict-transport-plugin.yaml").read_text())
+    (header,) = plugin["config"]["add"]["headers"]
+    name, _, value = header.partition(":")
+    return f'{name} "{value}"'
 
 
 def service_annotations() -> dict[str, str]:

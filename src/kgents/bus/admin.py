@@ -25,7 +25,7 @@ NO_MESSAGE = 10037
 async def connected(settings: Settings) -> AsyncIterator[Client]:
     """A client of the bus. Whatever the server does not answer in the block ends it as BusUnavailable."""
     servers = servers_of(settings)
-    client = Client()
+    client: Client | None = None
     reason: Exception | None = None
 
     async def failed(error: Exception) -> None:
@@ -33,9 +33,11 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
         reason = error
 
     try:
+        options = once(settings)
+        client = Client()
         await client.connect(
             servers,
-            **once(settings),
+            **options,
             connect_timeout=5,
             error_cb=failed,
         )
@@ -44,8 +46,9 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
         told = describe(reason or error, servers, settings.nats_password.get_secret_value())
         raise BusUnavailable(told) from error
     finally:
-        with contextlib.suppress(nats_errors.Error, OSError):
-            await client.close()
+        if client is not None:
+            with contextlib.suppress(nats_errors.Error, OSError):
+                await client.close()
 
 
 async def api(client: Client, name: str, body: Any = None, *, none: int = NO_STREAM) -> dict[str, Any]:

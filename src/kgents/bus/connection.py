@@ -282,7 +282,9 @@ def servers_of(settings: Settings) -> list[str]:
 
 
 def once(settings: Settings) -> dict[str, Any]:
-    """How nats-py is to connect: as whom, and twice to each server, not for ever. Raises OSError as `trusting`."""
+    """How nats-py is to connect: as whom, and twice to each server, not for ever. Raises BusUnavailable as
+    `trusting`.
+    """
     return {
         "name": settings.process_name,
         "user": settings.nats_user or None,
@@ -297,9 +299,18 @@ def once(settings: Settings) -> dict[str, Any]:
 def trusting(ca_file: Path | None) -> ssl.SSLContext | None:
     """TLS with servers whose certificates these authorities signed, and no others; None leaves it to the server's URL.
 
-    Raises OSError where the file can't be read. It is read for each connection, so that a new one needs no restart.
+    Raises BusUnavailable where the file can't be read. It is read for each connection, so that a new one needs no
+    restart.
     """
-    return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    if ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise BusUnavailable(
+            f"{ca_file}, which KGENTS_NATS_CA_FILE names, is no file with certificates that can be read "
+            f"({error.strerror or error})."
+        ) from None
 
 
 async def _discard(client: Client) -> None:

@@ -15,6 +15,7 @@ import httpx2
 from kgents.cli.context import Context
 from kgents.cli.options import route
 from kgents.errors import KgentsError
+from kgents.tls import trusted
 
 PAGE = 100
 LAST_EVENTS = ("run.completed", "run.failed", "run.cancelled")
@@ -200,7 +201,9 @@ def _refused(detail: str, status: int) -> Refused:
 
 
 def connect(url: str, headers: Mapping[str, str] | None = None, *, timeout: float) -> httpx2.Client:
-    """An HTTP client of an address. A proxy of the environment is for other machines. Raises Refused."""
+    """An HTTP client of an address. A proxy of the environment is for other machines. Raises Refused, and
+    Unprocessable as `trusted`.
+    """
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 0:
@@ -210,6 +213,7 @@ def connect(url: str, headers: Mapping[str, str] | None = None, *, timeout: floa
             headers=dict(headers or {}),
             timeout=httpx2.Timeout(timeout, connect=5.0),
             trust_env=parts.hostname not in ("127.0.0.1", "localhost", "::1"),
+            verify=trusted(),
         )
     except (ValueError, httpx2.InvalidURL) as error:
         raise Refused(f"{url!r} is not an address. It looks like https://agents.example.com") from error

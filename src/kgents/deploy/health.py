@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kgents.deploy.findings import name_of
 from kgents.deploy.kubectl import Kubectl, Object, Refused
 from kgents.errors import Unavailable
+from kgents.tls import trusted
 
 if TYPE_CHECKING:
     import httpx2
@@ -114,13 +115,15 @@ def _text(way_in: WayIn) -> str:
 
 
 def get(way_in: WayIn, path: str, *, tls: bool | None = None, port: int | None = None) -> httpx2.Response:
-    """What is answered to a GET through a gateway, by its host name and with its certificate. Raises Unavailable."""
+    """What is answered to a GET through a gateway, by its host name and with its certificate, which may be from an
+    authority in the file that SSL_CERT_FILE names. Raises Unavailable.
+    """
     import httpx2
 
     address = f"[{way_in.address}]" if ":" in way_in.address else way_in.address
     scheme = "https" if (way_in.tls if tls is None else tls) else "http"
     try:
-        with httpx2.Client(timeout=PATIENCE, trust_env=False) as client:
+        with httpx2.Client(timeout=PATIENCE, trust_env=False, verify=trusted()) as client:
             return client.get(
                 f"{scheme}://{address}:{port or way_in.port}{path}",
                 headers={"Host": way_in.host} if way_in.host else {},

@@ -12,6 +12,7 @@ import httpx2
 from kgents.clock import from_rfc3339, to_rfc3339
 from kgents.errors import KgentsError, Unavailable, Unprocessable
 from kgents.meter.model import WindowSize
+from kgents.tls import trusted
 
 BATCH = "application/cloudevents-batch+json"
 QUERY_TIMEOUT = 60.0  # seconds: adding up a month takes longer than taking in a batch
@@ -51,7 +52,7 @@ class MeterClient:
     """One connection pool to a meter. `events_path` is where it takes events; `timeout` is in seconds."""
 
     def __init__(self, base_url: str, token: str, *, events_path: str = "/api/v1/events", timeout: float = 5.0) -> None:
-        """Raises Unprocessable for a URL or a token that can't be used."""
+        """Raises Unprocessable for a URL or a token that can't be used, and as `trusted`."""
         self._events_path = events_path
         self._query_timeout = httpx2.Timeout(max(timeout, QUERY_TIMEOUT), connect=2.0)
         try:
@@ -63,6 +64,7 @@ class MeterClient:
                 headers={"Authorization": f"Bearer {token}"} if token else {},
                 timeout=httpx2.Timeout(timeout, connect=2.0),
                 trust_env=False,
+                verify=trusted(),
             )
         except (httpx2.InvalidURL, ValueError):
             raise Unprocessable(

@@ -10,6 +10,8 @@ from typing import Self
 
 import httpx2
 
+from kgents.tls import trusted
+
 PATIENCE = 15.0  # seconds for an answer
 BODY = {"model": "echo", "messages": [{"role": "user", "content": "steady"}]}
 
@@ -39,7 +41,9 @@ class Steady:
     async def _run(self) -> None:
         headers = {"Authorization": f"Bearer {self._key}"}
         async with (
-            httpx2.AsyncClient(base_url=self._base, headers=headers, timeout=PATIENCE, trust_env=False) as client,
+            httpx2.AsyncClient(
+                base_url=self._base, headers=headers, timeout=PATIENCE, trust_env=False, verify=trusted()
+            ) as client,
             asyncio.TaskGroup() as group,
         ):
             following = time.monotonic()

@@ -23,6 +23,7 @@ from kgents.deploy.health import WayIn, way_in
 from kgents.deploy.kubectl import Kubectl, Refused
 from kgents.errors import Unavailable
 from kgents.readiness.model import Broken, NotShown
+from kgents.tls import trusted
 
 PATIENCE = 10.0  # seconds for an answer
 FORWARD = 15.0  # seconds for kubectl to open a port
@@ -194,9 +195,9 @@ class Target(AbstractContextManager["Target"]):
 
 
 def client(base: str, key: str = "") -> httpx2.Client:
-    """A client of an address that is one's own: no proxy, no redirects."""
+    """A client of an address that is one's own: no proxy, no redirects; SSL_CERT_FILE may name its authority."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx2.Client(base_url=base, headers=headers, timeout=PATIENCE, trust_env=False)
+    return httpx2.Client(base_url=base, headers=headers, timeout=PATIENCE, trust_env=False, verify=trusted())
 
 
 def answer(http: httpx2.Client, method: str, path: str, body: Any = None, **options: Any) -> Any:

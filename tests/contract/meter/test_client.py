@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -21,7 +22,9 @@ from kgents.meter.client import MeterClient, MeterRefused, MeterUnavailable, Row
 from kgents.usage.ledger import cloud_event
 from kgents.usage.model import METERS, UsageEvent
 from tests.contract.meter.process import MeterProcess, event
+from tests.support.authority import Authority
 from tests.support.ports import free_port
+from tests.support.replies import Reply, replying
 
 NOON = from_rfc3339("2026-03-10T12:00:00Z")
 
@@ -202,6 +205,25 @@ async def test_a_value_that_openmeter_writes_as_a_float_is_exact(recorder: Recor
 def test_a_setting_that_can_not_be_used_is_refused_at_once(url: str, token: str) -> None:
     with pytest.raises(Unprocessable, match="KGENTS_METER_URL"):
         MeterClient(url, token)
+
+
+async def test_a_meter_whose_certificate_an_authority_of_our_own_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with replying(lambda _asked: Reply(204, ""), authority.server("localhost", 1)) as url:
+        client = MeterClient(url.replace("127.0.0.1", "localhost"), "secret")
+        try:
+            await client.ingest(orjson.dumps([event("x", 1)]))
+        finally:
+            await client.aclose()
+
+
+def test_authorities_that_can_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+    with pytest.raises(Unprocessable, match=r"absent\.pem, which SSL_CERT_FILE names"):
+        MeterClient("https://meter.example.com", "secret")
 
 
 async def test_the_embedded_meter_is_sent_to_and_queried(client: MeterClient) -> None:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from kgents.bus import backup
 from kgents.bus.admin import api, connected, info
 from kgents.bus.backup import STREAMS, back_up, restore
+from kgents.bus.model import BusUnavailable
 from kgents.bus.nats import Bus
 from kgents.bus.streams import EVENTS_SUBJECT, RUNS_SUBJECT, USAGE_STREAM, USAGE_SUBJECT, definitions
 from kgents.config import Settings
@@ -84,6 +85,18 @@ async def test_a_copy_is_never_overwritten(bus: Bus, settings: Settings, tmp_pat
     (tmp_path / "copy").mkdir()
     with pytest.raises(Conflict, match="is there already"):
         await back_up(settings, tmp_path / "copy", nothing)
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+async def test_an_authority_that_can_not_be_read_is_named(
+    settings: Settings, tmp_path: Path, content: bytes | None
+) -> None:
+    authority = tmp_path / "ca.crt"
+    if content is not None:
+        authority.write_bytes(content)
+    with pytest.raises(BusUnavailable) as failed:
+        await back_up(settings.model_copy(update={"nats_ca_file": authority}), tmp_path / "copy", lambda _copied: None)
+    assert f"{authority}, which KGENTS_NATS_CA_FILE names" in failed.value.why
 
 
 @pytest.mark.parametrize("damage", ["byte", "file", "all"])
