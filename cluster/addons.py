@@ -1,4 +1,4 @@
-"""What a cluster has beside its control plane: names, the metrics of pods, and volumes."""
+"""What a cluster has beside its control plane: names, the metrics of pods, network policies, and volumes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 import yaml
 
 from cluster import pki, processes
-from cluster.layout import DNS_SERVICE, DOMAIN, KUBECONFIG, NODES, RUN
+from cluster.layout import DNS_SERVICE, DOMAIN, KUBECONFIG, NODES, POD_NETWORK, RUN
 
 VOLUMES = 32
 _FIRST = NODES[0].address
 _METRICS_PORT = 4443
+_QUEUE = "100"  # of the kernel, for packets; its number is the one that the controller of network policies takes
 
 
 def start(programs: Path) -> None:
-    """Start CoreDNS and metrics-server beside the cluster, on its first node, and tell it of them."""
+    """Start CoreDNS, metrics-server and the controller of network policies beside the cluster, on its first node, and
+    tell it of them.
+    """
     (RUN / "Corefile").write_text(_corefile())
     processes.start("coredns", [programs / "coredns", f"-conf={RUN / 'Corefile'}"])
     server = pki.FOLDER / "metrics-server"
@@ -39,9 +42,18 @@ def start(programs: Path) -> None:
             f"--secure-port={_METRICS_PORT}",
         ],
     )
+    _enforce_policies(programs)
     apply(programs, [*_service("kube-dns", str(DNS_SERVICE), [("dns", "UDP", 53), ("dns-tcp", "TCP", 53)])])
     apply(programs, [*_service("metrics-server", None, [("https", "TCP", _METRICS_PORT)]), _api_service()])
     apply(programs, [_storage_class(), *map(_volume, range(VOLUMES))])
+
+
+def _enforce_policies(programs: Path) -> None:
+    """Have each new connection between pods asked for. Those with a node itself are free, as the tests' own are."""
+    processes.start("network-policies", [programs / "network-policies", KUBECONFIG, NODES[0].name])
+    between = ("--source", str(POD_NETWORK), "--destination", str(POD_NETWORK), "--match", "conntrack")
+    ask = ("--ctstate", "NEW", "--jump", "NFQUEUE", "--queue-num", _QUEUE)
+    processes.run(["iptables", "--table", "mangle", "--append", "FORWARD", *between, *ask])
 
 
 def apply(programs: Path, objects: Sequence[dict[str, Any]]) -> None:

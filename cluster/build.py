@@ -57,7 +57,8 @@ PROGRAMS = [
     Program("kubernetes", "kgents/cluster/tools/kubernetes/oracle"),
     Program("coredns", "kgents/cluster/tools/coredns"),
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
-    Program("cert-manager", "kgents/cluster/tools/cert-manager"),
+    Program("addons", "kgents/cluster/tools/addons/cert-manager"),
+    Program("addons", "kgents/cluster/tools/addons/network-policies"),
     Program("collector", "kgents/cluster/tools/collector"),
     Program("pause", "kgents/cluster/tools/pause"),
 ]

@@ -32,6 +32,7 @@ SPACE = "kgents-production"  # beside the tests' own installation, which is in t
 HOST = "kgents.example.com"
 ADDRESS = "127.0.0.78"
 DATABASE = "production"
+NAME = "app.kubernetes.io/name"
 SECONDS = 180
 LEFT_OUT = [
     {"kind": "StatefulSet", "name": "kgents-loki"},
@@ -52,6 +53,10 @@ class Production(Installation):
         folder = self._folder
         delete = {"apiVersion": "v1", "kind": "Any", "metadata": {"name": "any"}, "$patch": "delete"}
         issuer = [{"op": "replace", "path": "/spec/issuerRef/name", "value": "company"}]
+        elsewhere = [
+            {"op": "replace", "path": "/spec/egress/0/to/0/ipBlock/cidr", "value": "0.0.0.0/0"},
+            {"op": "add", "path": "/spec/egress/0/ports/-", "value": {"port": 8888, "protocol": "TCP"}},
+        ]
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -71,6 +76,7 @@ class Production(Installation):
             "patches": [
                 *({"patch": json.dumps(delete), "target": each} for each in LEFT_OUT),
                 {"patch": json.dumps(issuer), "target": {"kind": "Certificate", "name": "kgents"}},
+                {"patch": json.dumps(elsewhere), "target": {"kind": "NetworkPolicy", "name": "kgents-database"}},
             ],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
@@ -80,7 +86,17 @@ class Production(Installation):
         return self._beside.meter()
 
     def make_database(self) -> None:
-        """An empty one, in the PostgreSQL beside it."""
+        """An empty one, in the PostgreSQL beside it, which lets its pods in, as does the meter."""
+        mine = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SPACE}}}
+        parts = {"matchExpressions": [{"key": NAME, "operator": "In", "values": ["kgents-postgres", "kgents-meter"]}]}
+        self.cluster.apply(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": SPACE, "namespace": NAMESPACE},
+                "spec": {"podSelector": parts, "policyTypes": ["Ingress"], "ingress": [{"from": [mine]}]},
+            }
+        )
         statements = [f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", f"CREATE DATABASE {DATABASE}"]
         psql = "PGPASSWORD=$POSTGRES_PASSWORD psql --host=127.0.0.1 --username=$POSTGRES_USER --dbname=$POSTGRES_DB"
         command = " ".join([psql, *(f"--command='{each}'" for each in statements)])
@@ -159,6 +175,7 @@ def production(installation: Installation, certificates: None) -> Iterator[Produ
         yield made
     finally:
         made.cluster.kubectl("delete", "namespace", SPACE, "--wait=false")
+        made.cluster.kubectl("delete", "networkpolicy", SPACE, f"-n{NAMESPACE}", "--ignore-not-found")
 
 
 @pytest.fixture(scope="module")
