@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OWN = ("/run", "/var/lib/cni")
+OWN = ("/run", "/var/lib/cni", "/var/lib/kubelet")
 """Where runtimes leave things in fixed places: the cluster has them of its own."""
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import yaml
 
-from cluster import pki, processes
+from cluster import namespace, pki, processes
 from cluster.layout import DNS_SERVICE, DOMAIN, NODES, Node
 
 PAUSE = "kgents.test/pause:1"
 CNI_PROGRAMS = Path("/usr/lib/cni")
 _GROUPS = Path("/sys/fs/cgroup")
+_PLUGINS = "/var/lib/kubelet/device-plugins/kubelet.sock"
 _MEMORY = 16 * 1024 * 1024  # KiB that are to be free, so that the images of all nodes (5 GiB) can be kept in memory
 
 
@@ -30,8 +31,13 @@ def start_runtime(node: Node) -> None:
 
 
 def start_kubelet(node: Node, programs: Path) -> None:
-    """Start the node's kubelet, which registers the node."""
+    """Start the node's kubelet, which registers the node; returns once the next one may be started.
+
+    Each kubelet removes one and the same socket and then listens there, whatever its own folder is. Of two that do so
+    at a time one ends.
+    """
     _make_groups(node)
+    processes.run(["rm", "--force", _PLUGINS])
     (node.folder / "resolv.conf").write_text("")
     (node.folder / "kubelet.yaml").write_text(yaml.safe_dump(_kubelet(node)))
     processes.start(
@@ -47,6 +53,8 @@ def start_kubelet(node: Node, programs: Path) -> None:
             f"--containerd={node.socket}",  # where its metrics learn which container a control group is
         ],
     )
+    seen = Path(f"/proc/{namespace.pid()}/root{_PLUGINS}")
+    processes.until(seen.is_socket, f"the kubelet of {node.name} listens", process=f"{node.name}-kubelet")
 
 
 def _available() -> int:

@@ -43,6 +43,13 @@ class Cluster:
         path = f"{self.kubectl_program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
+    def named(self, name: str, path: Path) -> Path:
+        """Write its kubeconfig there once more, with this name for its context."""
+        path.write_bytes(self.kubeconfig.read_bytes())
+        mine = f"--kubeconfig={path}"
+        self.kubectl("config", "rename-context", self.kubectl("config", "current-context").strip(), name, mine)
+        return path
+
     def kubectl(self, *arguments: str, given: str | None = None, seconds: float = 120) -> str:
         """What kubectl says. Raises RuntimeError with what it complained about."""
         done = subprocess.run(

@@ -24,10 +24,12 @@ from kgents.deploy.findings import condition
 from tests.cluster import kinds
 from tests.cluster.installation import NAMESPACE, ROOT, Cluster, Installation, parts
 from tests.support import nginx
+from tests.support.documents import blocks, typed
 from tests.support.nginx import Nginx
 from tests.support.tenants import tenant_of
 from tests.support.waiting import wait_until
 
+DOCUMENT = "docs/operations/deploy.md"
 SPACE = "kgents-production"  # beside the tests' own installation, which is in the overlay's namespace
 HOST = "kgents.example.com"
 ADDRESS = "127.0.0.78"
@@ -82,6 +84,11 @@ class Production(Installation):
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
         return folder
 
+    def typed(self, block: str, **environment: str) -> CompletedProcess[str]:
+        ours = block.replace("deploy/overlays/production", str(self.overlay()))
+        ours = ours.replace("kgents secrets check", f"kgents secrets check --namespace {SPACE}")
+        return typed(ours, self.cluster.environment | environment, ROOT, seconds=900)
+
     def meter(self) -> httpx2.Client:
         return self._beside.meter()
 
@@ -131,10 +138,8 @@ class Production(Installation):
 def certificates(cluster: Cluster) -> Iterator[None]:
     """A real cert-manager, and an authority of the company's own, which is no public one."""
     kinds.bring(cluster)
-    if "KGENTS_TEST_KUBECONFIG" in os.environ:
-        yield
-        return
-    running = processes.start("cert-manager", [build.build() / "cert-manager", layout.KUBECONFIG])
+    ours = "KGENTS_TEST_KUBECONFIG" not in os.environ  # else it is there
+    running = processes.start("cert-manager", [build.build() / "cert-manager", layout.KUBECONFIG]) if ours else None
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cert-manager"}}
     cluster.apply(space, cluster_issuer("self-signed", {"selfSigned": {}}))
     authority = {
@@ -153,8 +158,9 @@ def certificates(cluster: Cluster) -> Iterator[None]:
         cluster_issuer("company", {"ca": {"secretName": "company"}}),
     )
     yield
-    os.killpg(running.pid, signal.SIGTERM)
-    running.wait(10)
+    if running:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait(10)
 
 
 def cluster_issuer(name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +186,7 @@ def production(installation: Installation, certificates: None) -> Iterator[Produ
 
 @pytest.fixture(scope="module")
 def deployed(production: Production, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompletedProcess[str]]:
-    """How `kgents deploy` ended with a gateway before the API, as a controller of its class would set one up."""
+    """What came of the document's commands, with a gateway as a controller of its class would set one up."""
     binary = nginx.find_binary()
     assert binary, "there is no nginx"
     folder = tmp_path_factory.mktemp("gateway")
@@ -192,12 +198,9 @@ def deployed(production: Production, tmp_path_factory: pytest.TempPathFactory) -
         status = {"status": {"addresses": [{"type": "IPAddress", "value": ADDRESS}]}}
         where = ("gateway/kgents", f"-n{SPACE}", "--subresource=status")
         production.cluster.kubectl("patch", *where, "--type=merge", f"--patch={json.dumps(status)}")
-        yield production.cluster.kgents(
-            "deploy",
-            f"--overlay={production.overlay()}",
-            f"--timeout={SECONDS}",
-            SSL_CERT_FILE=str(folder / "ca.crt"),
-        )
+        (block,) = blocks(DOCUMENT, "sh", "### Check, deploy, look")
+        kubeconfig = production.cluster.named("production", folder / "kubeconfig")
+        yield production.typed(block, KUBECONFIG=str(kubeconfig), SSL_CERT_FILE=str(folder / "ca.crt"))
     finally:
         running.stop()
 
@@ -207,6 +210,11 @@ def test_it_is_healthy_through_its_gateway(deployed: CompletedProcess[str]) -> N
     assert f"asked through gateway/kgents (https://{HOST}:443):" in deployed.stderr
     for name in ("sql", "nats", "meter"):
         assert f"{name}: connected" in deployed.stderr
+
+
+def test_its_secrets_are_complete_and_a_second_deployment_would_change_nothing(deployed: CompletedProcess[str]) -> None:
+    assert "KGENTS_METER_TOKEN" in deployed.stdout
+    assert "nothing would change" in deployed.stdout
 
 
 @pytest.mark.usefixtures("deployed")

