@@ -17,6 +17,7 @@ from tests.support.log_store import Line, decoded, lines_of
 from tests.support.waiting import wait_until
 
 LOKI = "kgents-loki"
+MINE = {"app.kubernetes.io/name": "a-test"}
 PROGRAM = Path(__file__).with_name("log_store.py")
 
 
@@ -115,21 +116,44 @@ def store(installation: Installation, early: str) -> Iterator[Store]:
         installation.cluster.kubectl("delete", kind, LOKI, f"-n{NAMESPACE}")
 
 
+def let_through() -> list[dict[str, Any]]:
+    """Policies by which pods that are no Service's reach what the API reaches."""
+    mine = {"matchLabels": MINE}
+    rules = {
+        "to": {"podSelector": mine, "policyTypes": ["Egress"], "egress": [{}]},
+        "from": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": mine}]}]},
+    }
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": f"a-test-{direction}", "namespace": NAMESPACE},
+            "spec": spec,
+        }
+        for direction, spec in rules.items()
+    ]
+
+
 @pytest.fixture
 def everywhere(installation: Installation) -> Iterator[dict[str, str]]:
     """An API pod on every node, beside those of its Deployment: the nodes by the pods' addresses."""
     template = installation.cluster.get("deployment", "kgents-api")["spec"]["template"]["spec"]
     nodes = [each["metadata"]["name"] for each in installation.cluster.get("nodes")["items"]]
     names = {node: f"kgents-api-7d9c4b5f6c-x2x4{letter}" for node, letter in zip(nodes, "bcdfghjkl", strict=False)}
-    labels = {"app.kubernetes.io/name": "a-test"}
-    for node, name in names.items():
-        metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
-        spec = {**template, "nodeName": node}
-        installation.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    wait = ("--for=condition=Ready", "--timeout=120s")
-    installation.cluster.kubectl("wait", "pods", "--selector=app.kubernetes.io/name=a-test", f"-n{NAMESPACE}", *wait)
-    yield {installation.cluster.get("pod", name)["status"]["podIP"]: node for node, name in names.items()}
-    installation.cluster.kubectl("delete", "pods", *names.values(), f"-n{NAMESPACE}", "--grace-period=1")
+    policies = [each["metadata"]["name"] for each in let_through()]
+    try:
+        installation.cluster.apply(*let_through())
+        for node, name in names.items():
+            metadata = {"name": name, "namespace": NAMESPACE, "labels": MINE}
+            spec = {**template, "nodeName": node}
+            installation.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        wait = ("--for=condition=Ready", "--timeout=110s")
+        installation.cluster.kubectl("wait", "pods", *names.values(), f"-n{NAMESPACE}", *wait)
+        yield {installation.cluster.get("pod", name)["status"]["podIP"]: node for node, name in names.items()}
+    finally:
+        known = (f"-n{NAMESPACE}", "--ignore-not-found")
+        installation.cluster.kubectl("delete", "pods", *names.values(), *known, "--grace-period=1")
+        installation.cluster.kubectl("delete", "networkpolicies", *policies, *known)
 
 
 def test_it_is_on_every_node(installation: Installation) -> None:

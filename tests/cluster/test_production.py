@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from cluster import build, layout, processes
 from kgents.deploy.findings import condition
@@ -30,11 +31,12 @@ from tests.support.tenants import tenant_of
 from tests.support.waiting import wait_until
 
 DOCUMENT = "docs/operations/deploy.md"
+ELSEWHERE = "kgents-elsewhere"  # where OpenMeter would be
 SPACE = "kgents-production"  # beside the tests' own installation, which is in the overlay's namespace
 HOST = "kgents.example.com"
 ADDRESS = "127.0.0.78"
 DATABASE = "production"
-NAME = "app.kubernetes.io/name"
+CONTAINER = "/spec/template/spec/containers/0"
 SECONDS = 180
 LEFT_OUT = [
     {"kind": "StatefulSet", "name": "kgents-loki"},
@@ -50,6 +52,7 @@ class Production(Installation):
     def __init__(self, beside: Installation) -> None:
         super().__init__(beside.cluster, beside.images, namespace=SPACE)
         self._beside = beside
+        self._meter_token = secrets.token_hex(24)
 
     def overlay(self, *_: Any, **__: Any) -> Path:
         folder = self._folder
@@ -59,6 +62,7 @@ class Production(Installation):
             {"op": "replace", "path": "/spec/egress/0/to/0/ipBlock/cidr", "value": "0.0.0.0/0"},
             {"op": "add", "path": "/spec/egress/0/ports/-", "value": {"port": 8888, "protocol": "TCP"}},
         ]
+        less = [{"op": "replace", "path": f"{CONTAINER}/resources/requests/cpu", "value": "200m"}]
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -72,13 +76,14 @@ class Production(Installation):
                 {
                     "name": "kgents-settings",
                     "behavior": "merge",
-                    "literals": [f"KGENTS_METER_URL=http://kgents-meter.{NAMESPACE}:8888"],
+                    "literals": [f"KGENTS_METER_URL=http://kgents-meter.{ELSEWHERE}:8888"],
                 }
             ],
             "patches": [
                 *({"patch": json.dumps(delete), "target": each} for each in LEFT_OUT),
                 {"patch": json.dumps(issuer), "target": {"kind": "Certificate", "name": "kgents"}},
                 {"patch": json.dumps(elsewhere), "target": {"kind": "NetworkPolicy", "name": "kgents-database"}},
+                {"patch": json.dumps(less), "target": {"kind": "Deployment", "name": "kgents-api"}},
             ],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
@@ -90,18 +95,32 @@ class Production(Installation):
         return typed(ours, self.cluster.environment | environment, ROOT, seconds=900)
 
     def meter(self) -> httpx2.Client:
-        return self._beside.meter()
+        address = self.cluster.get("service", "kgents-meter", ELSEWHERE)["spec"]["clusterIP"]
+        headers = {"Authorization": f"Bearer {self._meter_token}"}
+        return httpx2.Client(base_url=f"http://{address}:8888", headers=headers, trust_env=False, timeout=30)
+
+    def make_meter(self) -> None:
+        """One in a namespace of its own, with nothing else there."""
+        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ELSEWHERE}}
+        self.cluster.apply(space, secret(ELSEWHERE, "kgents-meter-secrets", {"KGENTS_METER_TOKEN": self._meter_token}))
+        for name in ("service-account", "service", "stateful-set"):
+            made = yaml.safe_load((ROOT / "deploy" / "components" / "meter" / f"{name}.yaml").read_text())
+            made["metadata"]["namespace"] = ELSEWHERE
+            if name == "stateful-set":
+                made["spec"]["template"]["spec"]["containers"][0]["image"] = self.images["kgents"]
+            self.cluster.apply(made)
+        self.cluster.kubectl("rollout", "status", "statefulset/kgents-meter", f"-n{ELSEWHERE}", "--timeout=100s")
 
     def make_database(self) -> None:
-        """An empty one, in the PostgreSQL beside it, which lets its pods in, as does the meter."""
+        """An empty one, in the PostgreSQL beside it, which lets its pods in."""
         mine = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SPACE}}}
-        parts = {"matchExpressions": [{"key": NAME, "operator": "In", "values": ["kgents-postgres", "kgents-meter"]}]}
+        postgres = {"matchLabels": {"app.kubernetes.io/name": "kgents-postgres"}}
         self.cluster.apply(
             {
                 "apiVersion": "networking.k8s.io/v1",
                 "kind": "NetworkPolicy",
                 "metadata": {"name": SPACE, "namespace": NAMESPACE},
-                "spec": {"podSelector": parts, "policyTypes": ["Ingress"], "ingress": [{"from": [mine]}]},
+                "spec": {"podSelector": postgres, "policyTypes": ["Ingress"], "ingress": [{"from": [mine]}]},
             }
         )
         statements = [f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", f"CREATE DATABASE {DATABASE}"]
@@ -119,19 +138,16 @@ class Production(Installation):
             "kgents-api-secrets": {
                 "KGENTS_DATABASE_URL": f"postgresql://kgents_api:{app}@{server}",
                 "KGENTS_PEPPER": secrets.token_hex(32),
-                "KGENTS_METER_TOKEN": self._beside.secret("kgents-meter-secrets", "KGENTS_METER_TOKEN"),
+                "KGENTS_METER_TOKEN": self._meter_token,
             },
             "kgents-nats-secrets": {user: secrets.token_hex(24) for user in users},
         }
-        for name, data in values.items():
-            self.cluster.apply(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Secret",
-                    "metadata": {"name": name, "namespace": SPACE},
-                    "stringData": data,
-                }
-            )
+        self.cluster.apply(*(secret(SPACE, name, data) for name, data in values.items()))
+
+
+def secret(space: str, name: str, data: dict[str, str]) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": space}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
 
 @pytest.fixture(scope="module")
@@ -171,16 +187,18 @@ def cluster_issuer(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 def production(installation: Installation, certificates: None) -> Iterator[Production]:
     """The overlay's objects, rolled out; nobody serves its Gateway yet."""
     made = Production(installation)
-    made.cluster.kubectl("wait", f"namespace/{SPACE}", "--for=delete", "--timeout=100s")  # of an earlier run
+    for space in (SPACE, ELSEWHERE):
+        made.cluster.kubectl("wait", f"namespace/{space}", "--for=delete", "--timeout=100s")  # of an earlier run
     made.cluster.kubectl("create", "namespace", SPACE)
     try:
         made.make_database()
+        made.make_meter()
         made.make_secrets()
         done = made.cluster.kgents("deploy", f"--overlay={made.overlay()}", "--no-wait", f"--timeout={SECONDS}")
         assert done.returncode == 0, done.stderr
         yield made
     finally:
-        made.cluster.kubectl("delete", "namespace", SPACE, "--wait=false")
+        made.cluster.kubectl("delete", "namespace", SPACE, ELSEWHERE, "--wait=false", "--ignore-not-found")
         made.cluster.kubectl("delete", "networkpolicy", SPACE, f"-n{NAMESPACE}", "--ignore-not-found")
 
 
