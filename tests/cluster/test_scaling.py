@@ -30,14 +30,15 @@ TARGET = os.environ.get("KGENTS_SCALING")
 FULL = bool(TARGET or os.environ.get("KGENTS_FULL"))
 QUIET_SECONDS, BUSY_SECONDS = (30.0, 100.0) if FULL else (10.0, 0.0)
 LONGEST = 180.0  # seconds that it may take until the pods have come, and until they have gone
-WINDOW = 60 if FULL else 15  # seconds of the autoscaler's look back before it goes down
+PREDICTED_WINDOW = 60  # seconds of the autoscaler's look back before it goes down, where that is to be predicted
+WINDOW = PREDICTED_WINDOW if FULL else 15
 SYNC, RESOLUTION = 5.0, 15.0
 SETTINGS = Settings(
     2,
     8,
     [Metric("cpu", 70)],
     Rules(0, [Policy("Percent", 100, 15), Policy("Pods", 4, 15)]),
-    Rules(WINDOW, [Policy("Pods", 2, 15)]),
+    Rules(PREDICTED_WINDOW, [Policy("Pods", 2, 15)]),
 )
 PHASES = [0.0, 5.0, 10.0]  # when metrics-server reads for the first time is not known, but within its resolution
 SHIFT = 30  # seconds by which a step may come earlier or later than it is predicted
