@@ -24,6 +24,7 @@ from cluster import build, layout, processes
 from kgents.deploy.findings import condition
 from tests.cluster import kinds
 from tests.cluster.installation import NAMESPACE, ROOT, Cluster, Installation, parts
+from tests.cluster.test_backup import sql
 from tests.support import nginx
 from tests.support.documents import blocks, typed
 from tests.support.nginx import Nginx
@@ -95,9 +96,7 @@ class Production(Installation):
         return typed(ours, self.cluster.environment | environment, ROOT, seconds=900)
 
     def meter(self) -> httpx2.Client:
-        address = self.cluster.get("service", "kgents-meter", ELSEWHERE)["spec"]["clusterIP"]
-        headers = {"Authorization": f"Bearer {self._meter_token}"}
-        return httpx2.Client(base_url=f"http://{address}:8888", headers=headers, trust_env=False, timeout=30)
+        return Installation(self.cluster, self.images, namespace=ELSEWHERE).meter()
 
     def make_meter(self) -> None:
         """One in a namespace of its own, with nothing else there."""
@@ -123,10 +122,8 @@ class Production(Installation):
                 "spec": {"podSelector": postgres, "policyTypes": ["Ingress"], "ingress": [{"from": [mine]}]},
             }
         )
-        statements = [f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", f"CREATE DATABASE {DATABASE}"]
-        psql = "PGPASSWORD=$POSTGRES_PASSWORD psql --host=127.0.0.1 --username=$POSTGRES_USER --dbname=$POSTGRES_DB"
-        command = " ".join([psql, *(f"--command='{each}'" for each in statements)])
-        self.cluster.kubectl("exec", f"-n{NAMESPACE}", "kgents-postgres-0", "--", "bash", "-euc", command)
+        sql(self._beside, f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        sql(self._beside, f"CREATE DATABASE {DATABASE}")
 
     def make_secrets(self) -> None:
         """As docs/operations/deploy.md has them, with a database of its own in the PostgreSQL beside it."""

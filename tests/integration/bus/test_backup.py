@@ -95,7 +95,7 @@ async def test_an_authority_that_can_not_be_read_is_named(
     if content is not None:
         authority.write_bytes(content)
     with pytest.raises(BusUnavailable) as failed:
-        await back_up(settings.model_copy(update={"nats_ca_file": authority}), tmp_path / "copy", lambda _copied: None)
+        await back_up(settings.model_copy(update={"nats_ca_file": authority}), tmp_path / "copy", nothing)
     assert f"{authority}, which KGENTS_NATS_CA_FILE names" in failed.value.why
 
 
