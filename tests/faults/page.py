@@ -155,6 +155,18 @@ BUGS = [
         "make fuzz ARGS=tests/fuzz/test_api.py; KGENTS_SEED=2109247598 for the one that found it",
     ),
     Bug(
+        "The model `kgents:echo` failed with JSON schemas that have lengths written as `3.0` or bounds beyond 64 bits.",
+        "Lengths were taken as they stood, and integers made that no JSON holds; both are looked at now.",
+        "pytest tests/unit/agents/models/test_json_schema.py; "
+        "make fuzz ARGS='tests/fuzz/test_parsers.py -k json_schemas'",
+    ),
+    Bug(
+        "A chat completion whose image was a data URL with letters beyond ASCII was answered with a 500.",
+        "Python has another error for these than for other wrong base64; both are a refusal now.",
+        "pytest tests/contract/api/test_bad_input.py -k image; "
+        "make fuzz ARGS='tests/fuzz/test_parsers.py -k chat_requests'",
+    ),
+    Bug(
         "At three times the capacity every request waited for seconds, also those of tenants who asked for little, and "
         "the health page did not answer.",
         "Whatever came was begun at once; there are places now, tenants take turns, and what is too much is refused.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -64,7 +63,7 @@ def _image(url: str) -> UserContent:
         raise InvalidRequest("an image's data URL must look like data:image/png;base64,...", param="image_url")
     try:
         return BinaryContent(base64.b64decode(data, validate=True), media_type=media_type)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, which is one, and another for what is not ASCII
         raise InvalidRequest("an image's data URL must hold valid base64", param="image_url") from error
 
 

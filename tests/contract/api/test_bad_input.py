@@ -161,6 +161,17 @@ def test_a_value_that_can_not_be_accepted_is_refused_by_its_field(tenant, path, 
     tenant.check_nothing_is_left_over()
 
 
+@pytest.mark.parametrize("url", ["data:image/png;base64,A\u00fdA", "data:image/png;base64,A", "data:image/png,AAAA"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
+def test_an_image_that_is_none_is_refused(tenant, path, url):
+    chat = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+    item = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
+    body = {"messages": [chat]} if path == CHAT else {"input": [item]}
+
+    refused(tenant.http.post(path, json={"model": "echo", **body}), 400)
+    tenant.check_nothing_is_left_over()
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -63,6 +63,7 @@ _WORDS = [
 ]
 _CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 _IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+_NO_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,A\u00fdA"}}
 _MESSAGES = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": [{"type": "text", "text": "Hi"}, _IMAGE]},
@@ -82,6 +83,7 @@ SEEDS = [
             "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}},
         }
     ),
+    orjson.dumps({"model": "echo", "messages": [{"role": "user", "content": [_NO_IMAGE]}]}),
     b"\x05\x09" + bytes(range(64)),
 ]
 
