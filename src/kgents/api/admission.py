@@ -9,8 +9,10 @@ section 3.3). So a flood waits for itself.
 The limit follows the delay that the event loop adds to everything: it goes down by a part while that is over its target
 and up by one while it is under it (AIMD, as in Netflix' concurrency-limits). More places than the loop can serve make
 nobody faster; too few starve the grouped commit. The queue is bounded by time, as CoDel does it (RFC 8289): as many may
-wait as are served within the longest wait, and who waited for longer than that is refused. A refusal costs a few per
-cent of a request (gate.py), which is what keeps the goodput up.
+wait as are served within the longest wait, and who waited for longer than that is refused. How many are served is the
+most of the windows within that time, as BBR takes its bandwidth (draft-cardwell-iccrg-bbr-congestion-control): where
+nothing is served for a moment, the disk is at a stand, and a queue that is cut then is refused for no lack of capacity.
+A refusal costs a few per cent of a request (gate.py), which is what keeps the goodput up.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextvars import Context
+from math import ceil
 from time import perf_counter
 
 import structlog
@@ -82,6 +85,8 @@ class Admission:
         self._looks = 0
         self._lag = 0.0
         self._served = 0
+        windows = max(1, ceil(self._longest / (WINDOW * TICK)))
+        self._fair = deque([self._most_waiting] * windows, maxlen=windows)  # that might wait, by each of them
         self._refused = 0
         self.limit = float(min(FIRST, self._most))
         self.at_work = 0
@@ -193,8 +198,8 @@ class Admission:
             self._adapt(self._lag / STEP)
             self._lag = 0.0
         if self._looks % WINDOW == 0:
-            fair = self._served / (WINDOW * TICK) * self._longest / 4
-            self.allowed = min(self._most_waiting, max(FEW, round(fair)))
+            self._fair.append(round(self._served / (WINDOW * TICK) * self._longest / 4))
+            self.allowed = min(self._most_waiting, max(FEW, *self._fair))
             self._served = 0
         self._expire(now - self._longest)
         self._next()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kgents.api.admission import Admission, Place
+from kgents.api.admission import FEW, WINDOW, Admission, Place
 from kgents.config import Settings
 from kgents.errors import Unavailable
 from kgents.telemetry.metrics import Metrics
@@ -113,6 +113,26 @@ async def test_who_waited_for_too_long_is_refused(queue: list[asyncio.Task[Place
     with pytest.raises(Unavailable) as refusal:
         await asyncio.wait_for(queue[0], 5)
     assert (refusal.value.code, refusal.value.headers) == ("overloaded", {"Retry-After": "1"})
+
+
+async def test_a_stand_shorter_than_the_longest_wait_refuses_nobody(queue: list[asyncio.Task[Place]]) -> None:
+    admission = admission_of(max_at_work=1, max_waiting=200, max_wait=30)
+    [place] = taken(admission, "noisy", 1)
+    await waiting(admission, "noisy", 150, queue)
+    await eventually(lambda: admission._looks > 2 * WINDOW)
+    assert not admission.full("noisy")
+    place.leave()
+    await eventually(queue[0].done)
+
+
+async def test_where_nothing_is_served_for_the_longest_wait_few_may_wait(queue: list[asyncio.Task[Place]]) -> None:
+    admission = admission_of(max_at_work=1, max_waiting=200, max_wait=0.6)
+    taken(admission, "noisy", 1)
+    await waiting(admission, "noisy", 1, queue)
+    while admission.allowed == 200:  # who waits is refused in the end; the next one waits
+        await waiting(admission, "noisy", 1, queue)
+        await asyncio.wait([queue[-1]], timeout=5)
+    assert admission.allowed == FEW
 
 
 async def test_who_gives_up_waiting_costs_no_place(queue: list[asyncio.Task[Place]]) -> None:
