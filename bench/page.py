@@ -10,7 +10,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 _HEAD = """# Benchmarks
 
 Written by `make bench`; never edit it by hand. The targets are the project's own, and a figure that misses its target
-says so, with what costs most. `python -m bench NAME` measures one again; the single runs are in bench/results as JSON.
+says so, with the reason and with what costs most. `python -m bench NAME` measures one again; the single runs are in
+bench/results as JSON.
 
 How they are measured:
 
@@ -37,6 +38,8 @@ def write_page(names: list[str]) -> None:
     if not sections:
         raise SystemExit("There are no results in bench/results. Run `make bench`.")
     parts = [_HEAD.format(cores=sections[-1].machine["cores"]), _machine(sections), _summary(sections)]
+    if reasons := reasons_text(sections):
+        parts.append(reasons)
     parts += [section_text(section) for section in sections]
     missing = [name for name in names if name not in found]
     if missing:
@@ -64,6 +67,17 @@ def _summary(sections: list[Section]) -> str:
     total = sum(figure.met is not None for section in sections for figure in section.figures)
     line = f"{total - missed} of {total} targets are met.\n\n"
     return "## All figures\n\n" + line + _table(Table(["benchmark", "figure", "target", "measured", ""], rows))
+
+
+def reasons_text(sections: list[Section]) -> str:
+    """Why each missed target is missed, or '' where none is."""
+    rows = [
+        [section.title, figure.what, figure.why]
+        for section in sections
+        for figure in section.figures
+        if figure.met is False
+    ]
+    return "## What is not reached\n\n" + _table(Table(["benchmark", "figure", "why"], rows)) if rows else ""
 
 
 def section_text(section: Section) -> str:

@@ -14,12 +14,13 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure beside its target. `met` is None where there is none."""
+    """One figure beside its target. `met` is None where there is none; `why` is why a missed one is missed."""
 
     what: str
     target: str
     got: str
     met: bool | None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
