@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from kgents.errors import Unprocessable
 
 _PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
+_STRIPE = re.compile(r"[rs]k_(test|live)_[A-Za-z0-9_]{16,}")  # https://docs.stripe.com/keys
 
 
 class Verdict(NamedTuple):
@@ -64,6 +65,11 @@ def _providers(value: str) -> None:
         raise ValueError('it is not an object of objects, such as {"openai": {"api_key": "..."}}')
 
 
+def _stripe(value: str) -> None:
+    if not _STRIPE.fullmatch(value):
+        raise ValueError("it is neither a secret key of Stripe's (sk_live_...) nor a restricted one (rk_live_...)")
+
+
 def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
     """What is to be there. `check_pepper` raises ValueError for a pepper that can't be used."""
 
@@ -76,6 +82,7 @@ def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
         Wanted(api, "KGENTS_PEPPER", "the hashes of API keys", pepper),
         Wanted(api, "KGENTS_METER_TOKEN", "OpenMeter, or the meter that comes with kgents", _any),
         Wanted(api, "KGENTS_PROVIDERS", "model providers, as JSON", _providers, optional=True),
+        Wanted(api, "KGENTS_STRIPE_API_KEY", "Stripe; not read before there is billing", _stripe, optional=True),
         Wanted(api, "KGENTS_REDIS_URL", "rate limits of all replicas together", _any, optional=True),
         *(
             Wanted("kgents-nats-secrets", user, f"the event bus, as {user}", _password)

@@ -32,6 +32,13 @@ def test_complete_secrets_are_ok_and_what_is_optional_may_be_absent() -> None:
     require(verdicts)
 
 
+@pytest.mark.parametrize("key", [f"sk_test_{CANARY}", f"rk_live_{CANARY}"])
+def test_a_key_of_stripes_is_ok(key: str) -> None:
+    verdicts = check(changed("kgents-api-secrets", "KGENTS_STRIPE_API_KEY", key), WANTS)
+
+    assert [each.verdict for each in verdicts if each.key == "KGENTS_STRIPE_API_KEY"] == ["ok"]
+
+
 @pytest.mark.parametrize("want", [want for want in WANTS if not want.optional], ids=lambda want: want.key)
 def test_a_missing_value_is_told_of(want) -> None:
     verdicts = check(changed(want.secret, want.key, ""), WANTS)
@@ -55,6 +62,7 @@ def test_a_missing_secret_is_told_of_with_each_value() -> None:
         ("KGENTS_PEPPER", "c4n4ry"),
         ("KGENTS_PROVIDERS", f'{{"openai": "{CANARY}"'),
         ("KGENTS_PROVIDERS", f'["{CANARY}"]'),
+        ("KGENTS_STRIPE_API_KEY", f"pk_live_{CANARY}"),
     ],
 )
 def test_a_malformed_value_is_told_of_and_not_told(key: str, value: str) -> None:

@@ -79,6 +79,7 @@ def test_lines_under_the_level_are_left_out(log: Log) -> None:
         {"url": "postgresql://kgents:kg-canary-password@db/kgents"},
         {"header": "Bearer kg-canary-password"},
         {"key": "sk-kg-canary-password"},
+        {"stripe": "sk_live_canary-password"},
     ],
 )
 def test_secrets_are_masked_wherever_they_stand(log: Log, values: dict[str, Any]) -> None:
