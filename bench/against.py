@@ -54,10 +54,13 @@ class Saturation:
 
 
 def saturate(contenders: Sequence[Contender], scale: Scale, seconds: float = 8.0) -> list[Saturation]:
-    """What each can do at most."""
+    """What each can do at most. Every other turn goes backwards, so that a machine that becomes slower or quicker does
+    so for all alike.
+    """
     found = [Saturation() for _ in contenders]
-    for _ in range(scale.repeats):
-        for contender, result in zip(contenders, found, strict=True):
+    for turn in range(scale.repeats):
+        pairs = list(zip(contenders, found, strict=True))
+        for contender, result in reversed(pairs) if turn % 2 else pairs:
             for number in CONNECTIONS:
                 before = {name: machine.cpu(pid) for name, pid in contender.pids.items()}
                 warm = 1.0

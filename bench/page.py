@@ -17,7 +17,7 @@ How they are measured:
 
 - The load comes from one Python process on the same machine, which has {cores} cores: server, database, event bus,
   worker, meter and load share them, and nothing is pinned. So rates are lower than on a machine of the server's own,
-  and what is compared is measured in turn (A B A B A B), under the same conditions.
+  and what is compared is measured in turn (A B B A A B), under the same conditions.
 - Each benchmark says how much of the cores other programs took meanwhile: much of it, and the tails of its latencies
   are theirs. To measure alone, leave the machine to it.
 - A figure is the median of the turns, with the least and the most in brackets.
