@@ -120,6 +120,11 @@ def _event(delta: dict[str, Any], finish: str | None = None) -> bytes:
     return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
+def _usage(usage: dict[str, Any]) -> bytes:
+    chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "up", "choices": [], "usage": usage}
+    return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
 def _completion(message: dict[str, Any], finish: str, usage: dict[str, int] | None) -> bytes:
     body: dict[str, Any] = {
         "id": "c1",
@@ -142,15 +147,7 @@ async def _answer(writer: asyncio.StreamWriter, body: dict[str, Any], usage: dic
         await _piece(writer, _event({"content": word}))
     await _piece(writer, _event({}, "stop"))
     if usage:
-        last = {
-            "id": "c1",
-            "object": "chat.completion.chunk",
-            "created": 1,
-            "model": "up",
-            "choices": [],
-            "usage": usage,
-        }
-        await _piece(writer, f"data: {json.dumps(last)}\n\n".encode())
+        await _piece(writer, _usage(usage))
     await _piece(writer, b"data: [DONE]\n\n")
     await _piece(writer, b"")
 
@@ -230,9 +227,38 @@ async def _close_after_usage(writer: asyncio.StreamWriter, _body: Any) -> None:
     await _start_stream(writer)
     await _piece(writer, _event({"content": "Hello from upstream, and a few words more"}))
     await _piece(writer, _event({}, "stop"))
-    last = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "up", "choices": [], "usage": USAGE}
-    await _piece(writer, f"data: {json.dumps(last)}\n\n".encode())
+    await _piece(writer, _usage(USAGE))
     writer.close()
+
+
+async def _close_after_tool_call(writer: asyncio.StreamWriter, _body: Any) -> None:
+    """As above, for an answer without a word of text."""
+    call = {"index": 0, "id": "call_1", "type": "function"}
+    await _start_stream(writer)
+    await _piece(writer, _event({"tool_calls": [{**call, "function": {"name": "calculator", "arguments": "{}"}}]}))
+    await _piece(writer, _event({}, "tool_calls"))
+    await _piece(writer, _usage(USAGE))
+    writer.close()
+
+
+async def _half_characters(writer: asyncio.StreamWriter, _body: Any) -> None:
+    """An emoji in two parts, as servers cut it that count in UTF-16, and half of another one at the end."""
+    await _start_stream(writer)
+    for part in ("Hello \ud83d", "\ude00!", "\ud83d"):
+        await _piece(writer, _event({"content": part}))
+    await _piece(writer, _event({}, "stop"))
+    await _piece(writer, _usage(USAGE))
+    await _piece(writer, b"data: [DONE]\n\n")
+    await _piece(writer, b"")
+
+
+async def _odd_types(writer: asyncio.StreamWriter, _body: Any) -> None:
+    """Numbers where OpenAI's API has strings."""
+    await _start_stream(writer)
+    for data in (_event({"content": "Hello"}), _event({}, "stop"), _usage(USAGE)):
+        await _piece(writer, data.replace(b'"id": "c1"', b'"id": 123').replace(b'"model": "up"', b'"model": 7'))
+    await _piece(writer, b"data: [DONE]\n\n")
+    await _piece(writer, b"")
 
 
 async def _end_midway(writer: asyncio.StreamWriter, _body: Any) -> None:
@@ -312,6 +338,9 @@ _SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
     "close": _close,
     "close-midway": _close_midway,
     "close-after-usage": _close_after_usage,
+    "close-after-tool-call": _close_after_tool_call,
+    "half-characters": _half_characters,
+    "odd-types": _odd_types,
     "end-midway": _end_midway,
     "error-midway": _error_midway,
     "not-json": _garbage(b"<html>Bad gateway</html>", "text/html"),
@@ -323,5 +352,6 @@ _SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
     "obeys": _obey,
     "bomb": _bomb,
     "claims-less": _claiming({"prompt_tokens": -5, "completion_tokens": -7, "total_tokens": -12}),
+    "claims-fractions": _claiming({"prompt_tokens": 3.5, "completion_tokens": 2.5, "total_tokens": 6}),
     "claims-more": _claiming({"prompt_tokens": 10**30, "completion_tokens": 10**30, "total_tokens": 2 * 10**30}),
 }

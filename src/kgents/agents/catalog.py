@@ -20,6 +20,7 @@ class Catalog:
         self._store = store
         self._fresh = fresh
         self._agents: OrderedDict[tuple[str, str], Agent] = OrderedDict()
+        self._changes = 0
 
     async def get(self, tenant_id: str, agent: str) -> Agent:
         """The tenant's agent, by id or name, at its latest version. Raises NotFound, Unavailable."""
@@ -29,16 +30,19 @@ class Catalog:
             if found is not None:
                 self._agents.move_to_end(key)
                 return found
+        changes = self._changes
         found = await self._store.read(
             Scope.tenant(tenant_id), lambda connection: service.get_agent(connection, tenant_id, agent)
         )
-        self._agents[key] = found
-        if len(self._agents) > MAX_AGENTS:
-            self._agents.popitem(last=False)
+        if changes == self._changes:  # else it may have been changed after it was read
+            self._agents[key] = found
+            if len(self._agents) > MAX_AGENTS:
+                self._agents.popitem(last=False)
         return found
 
     def clear(self) -> None:
         """Forget all."""
+        self._changes += 1
         self._agents.clear()
 
     def apply(self, change: Change) -> None:
@@ -47,5 +51,6 @@ class Catalog:
 
     def forget(self, tenant_id: str, refs: Iterable[str]) -> None:
         """Forget a tenant's agents by their ids and names: who changes one in this process sees the change at once."""
+        self._changes += 1
         for ref in refs:
             self._agents.pop((tenant_id, ref), None)

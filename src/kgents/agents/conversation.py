@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
+import orjson
+from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import (
     BinaryContent,
     ImageUrl,
@@ -16,6 +19,7 @@ from pydantic_ai.messages import (
     ModelResponse,
     SystemPromptPart,
     TextPart,
+    ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
     UserContent,
@@ -27,9 +31,10 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from kgents.agents.model import AgentDefinition, Output, Overrides, ToolCall
-from kgents.errors import InvalidRequest
+from kgents.errors import Conflict, InvalidRequest
 
 _MESSAGE: TypeAdapter[ModelMessage] = TypeAdapter(ModelMessage)
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def dump_message(message: ModelMessage) -> str:
@@ -38,8 +43,70 @@ def dump_message(message: ModelMessage) -> str:
 
 
 def load_message(value: str) -> ModelMessage:
-    """The message of its JSON text."""
-    return _MESSAGE.validate_json(value)
+    """The message of its JSON text. Raises Conflict (`message-unreadable`) where that can't be read as one."""
+    try:
+        return _MESSAGE.validate_json(value)
+    except ValidationError as error:
+        raise Conflict(
+            "An earlier message of this conversation is recorded in a form that can't be read. Begin another one.",
+            code="message-unreadable",
+        ) from error
+
+
+def sound(response: ModelResponse) -> ModelResponse:
+    """A model's response with the types that it is to have, and well-formed text: providers' JSON is read leniently,
+    but what is recorded has to be read again, and to be JSON.
+    """
+    response.provider_response_id = _string_or_none(response.provider_response_id)
+    response.model_name = _string_or_none(response.model_name)
+    for part in response.parts:
+        if isinstance(part, TextPart | ThinkingPart):
+            part.content = string(part.content)
+        elif isinstance(part, ToolCallPart):
+            part.tool_name, part.tool_call_id = string(part.tool_name), string(part.tool_call_id)
+            part.args = _arguments(part.args)
+    return response
+
+
+def _arguments(args: Any) -> Any:
+    if isinstance(args, dict):
+        try:
+            orjson.dumps(args)
+        except TypeError:  # as it has halves of characters
+            return string(json.dumps(args, ensure_ascii=False))
+        return args
+    return None if args is None else string(args)
+
+
+def string(value: Any) -> str:
+    """`value` as well-formed Unicode: halves of a character (surrogates) are joined, and those that stay alone become
+    U+FFFD, as the Unicode standard has it (section 3.9).
+    """
+    text = value if isinstance(value, str) else str(value)
+    if not text.isascii() and _HALF.search(text):
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _string_or_none(value: Any) -> str | None:
+    return None if value is None else string(value)
+
+
+def before_half(text: str) -> int:
+    """How many characters of `text` are whole, when what comes next may be the second half of its last one."""
+    return len(text) - ("\ud800" <= text[-1:] <= "\udbff")
+
+
+def said(response: ModelResponse) -> str:
+    """All that a model has said: texts, thoughts, and the tools that it calls with their arguments."""
+    return "".join(
+        part.content
+        if isinstance(part, TextPart | ThinkingPart)
+        else part.tool_name + part.args_as_json_str()
+        if isinstance(part, ToolCallPart)
+        else ""
+        for part in response.parts
+    )
 
 
 def _content(content: Any) -> str | list[UserContent]:

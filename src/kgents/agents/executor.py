@@ -241,6 +241,10 @@ class Executor:
             if error.code not in ("run-taken-over", "run-continues"):
                 self.strand(run)
             raise continues(run) from error
+        except Exception as error:
+            log.exception("a run could not be ended", exc_info=error)
+            self.strand(run)
+            raise continues(run) from error
         finally:
             self._metrics.run_left()
             self._running.pop(run.run_id, None)

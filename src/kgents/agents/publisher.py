@@ -10,12 +10,13 @@ import structlog
 
 from kgents.agents.events import RunEvent, load_events
 from kgents.bus.nats import Bus, WrongLastSequence
-from kgents.errors import Unavailable
+from kgents.errors import TooLarge, Unavailable
 from kgents.telemetry import messaging
 
 log = structlog.get_logger(__name__)
 
-MAX_CHUNK = 64
+MAX_CHUNK = 64  # events
+CHUNK_BYTES = 1024 * 1024  # of a message, but for a single event that is larger
 MAX_STORED = 1024 * 1024  # bytes of a run's events that are kept to be sent again
 LINGER = 30.0  # seconds that a finished run's events wait for a bus that is away
 
@@ -85,7 +86,13 @@ class Publisher:
                 continue
             if not self._unsent:
                 self._unsent.append(self._chunk())
-            if await self._send(self._unsent[0]):
+            try:
+                sent = await self._send(self._unsent[0])
+            except TooLarge:
+                log.warning("an event is larger than the bus takes, and was left out", run_id=self._run_id)
+                self._unsent.popleft()
+                continue
+            if sent:
                 self._keep(self._unsent.popleft())
             elif self._lost or lingered >= LINGER:
                 log.warning("run events were not published", run_id=self._run_id, taken_over=self._lost)
@@ -95,9 +102,17 @@ class Publisher:
                 lingered += 0.5 if self._closed else 0.0
 
     def _chunk(self) -> _Chunk:
-        events = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_CHUNK))]
-        payload = b"[" + b",".join(event.dump() for event in events) + b"]"
-        return _Chunk(payload, f"{self._run_id}:{events[0].sequence}")
+        first = self._waiting[0].sequence
+        dumped: list[bytes] = []
+        size = 0
+        while self._waiting and len(dumped) < MAX_CHUNK:
+            event = self._waiting[0].dump()
+            size += len(event)
+            if dumped and size > CHUNK_BYTES:
+                break
+            dumped.append(event)
+            self._waiting.popleft()
+        return _Chunk(b"[" + b",".join(dumped) + b"]", f"{self._run_id}:{first}")
 
     def _keep(self, chunk: _Chunk) -> None:
         """Remember a chunk that was stored, should the server lose it again (run events are written behind)."""

@@ -29,7 +29,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
-from kgents.agents.conversation import dump_message, output_of, output_schema
+from kgents.agents.conversation import before_half, dump_message, output_of, output_schema, said, sound, string
 from kgents.agents.events import EventType
 from kgents.agents.ledger_ops import Finish, Recorded, StepRecord
 from kgents.agents.model import Output, Run, RunStatus
@@ -128,7 +128,7 @@ class RunTask:
             self._emit_end(self.finished)
             return self.finished
         text = "".join(self._text)
-        used = self._cut_off(text) if self._calling else NOTHING
+        used = self._cut_off(self._heard()) if self._calling else NOTHING
         finish = Finish(
             status=status,
             output=Output(text, (), "cancelled") if text else None,
@@ -207,12 +207,11 @@ class RunTask:
         ) as call:
             try:
                 if self._stream:
-                    response = await self._call_streaming(parameters)
+                    response = sound(await self._call_streaming(parameters))
                 else:
-                    response = await work.model.request(work.history, work.settings, parameters)
+                    response = sound(await work.model.request(work.history, work.settings, parameters))
             except Exception as error:
-                # A call that failed before its first word was not answered, and providers don't charge for it.
-                self._calling = bool(self._text)
+                self._calling = self._was_answered()
                 raise translate(error) from error
             usage = response.usage
             call.answered(
@@ -225,38 +224,60 @@ class RunTask:
         self._shared.metrics.model_request(work.definition.model, perf_counter() - started)
         used = Amounts(int(work.step == 0), usage.input_tokens, usage.output_tokens)
         if not _is_report(usage):
-            used = self._cut_off("".join(part.content for part in response.parts if isinstance(part, TextPart)))
+            used = self._cut_off(said(response))
         return response, used
+
+    def _heard(self) -> str:
+        """What came of a stream so far."""
+        return said(sound(self._streamed.get())) if self._streamed else ""
+
+    def _was_answered(self) -> bool:
+        """Whether anything came of a call: one that failed before its first word was not answered, and providers don't
+        charge for it.
+        """
+        return bool(self._heard()) or self._reported() is not None
+
+    def _reported(self) -> RequestUsage | None:
+        """The usage that a stream reported with its end, which stands as it is, whatever came after."""
+        stream = self._streamed
+        return stream.usage if stream and stream.finish_reason and _is_report(stream.usage) else None
 
     async def _call_streaming(self, parameters: ModelRequestParameters) -> ModelResponse:
         work = self._work
         async with work.model.request_stream(work.history, work.settings, parameters) as stream:
             self._streamed = stream
+            rest = ""  # the first half of a character, whose second one is to come
             async for event in stream:
                 if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-                    text = event.delta.content_delta
+                    text = rest + event.delta.content_delta
                 elif isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-                    text = event.part.content
+                    text = rest + event.part.content
                 else:
                     continue
-                if text:
-                    self._text.append(text)
-                    self._outlet.emit("text.delta", {"text": text})
-                    await self._outlet.room()
+                end = before_half(text)
+                rest = text[end:]
+                await self._say(string(text[:end]))
+            await self._say(string(rest))
             return stream.get()
 
-    def _cut_off(self, text: str) -> Amounts:
+    async def _say(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+            self._outlet.emit("text.delta", {"text": text})
+            await self._outlet.room()
+
+    def _cut_off(self, answer: str) -> Amounts:
         """The usage of a call that was cut off, or that the model ended without a report: an estimate, from what it
-        reported so far and a count. What it reported with its end stands as it is, whatever came after.
+        reported so far and a count of its `answer`.
         """
+        if reported := self._reported():
+            return Amounts(int(self._work.step == 0), reported.input_tokens, reported.output_tokens)
         usage = self._streamed.usage if self._streamed and _is_report(self._streamed.usage) else None
-        if self._streamed and self._streamed.finish_reason and usage:
-            return Amounts(int(self._work.step == 0), usage.input_tokens, usage.output_tokens)
         self._estimated = True
         return Amounts(
             int(self._work.step == 0),
             max(usage.input_tokens if usage else 0, count_request(self._work.history, self._parameters)),
-            max(usage.output_tokens if usage else 0, count_tokens(text)),
+            max(usage.output_tokens if usage else 0, count_tokens(answer)),
         )
 
     async def _call_tools(self, toolbox: Toolbox, calls: Sequence[ToolCallPart]) -> None:
@@ -264,7 +285,7 @@ class RunTask:
         for call in calls:
             kind = toolbox.kind_of(call.tool_name)
             with genai.tool_call(call.tool_name, call.tool_call_id, kind):
-                result = await toolbox.call(call.tool_name, call.args_as_dict(raise_if_invalid=False))
+                result = string(await toolbox.call(call.tool_name, call.args_as_dict(raise_if_invalid=False)))
             self._shared.metrics.tool_call(kind)
             parts.append(ToolReturnPart(call.tool_name, result, call.tool_call_id))
             self._outlet.emit("tool.result", {"id": call.tool_call_id, "name": call.tool_name, "result": result})
@@ -376,7 +397,7 @@ def _is_report(usage: RequestUsage) -> bool:
     the tenant.
     """
     counts = (usage.input_tokens, usage.output_tokens)
-    return usage.has_values() and all(0 <= count <= MOST_REPORTED for count in counts)
+    return usage.has_values() and all(type(count) is int and 0 <= count <= MOST_REPORTED for count in counts)
 
 
 def end_event(

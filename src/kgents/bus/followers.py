@@ -23,6 +23,7 @@ from kgents.bus.model import BusUnavailable
 from kgents.bus.streams import EVENTS_STREAM, EVENTS_SUBJECT, LIVE_SUBJECT
 
 READ_MESSAGES, READ_BYTES = 64, 256 * 1024  # of one direct get
+MOST_BYTES = 32 * 1024 * 1024  # of one that begins with a large message: two of the largest, and more
 READS_AT_ONCE = 32
 LIVE_LIMIT = 64  # messages that wait for a slow follower, before it has to read them from the stream
 FIRST_CHECK, IDLE_CHECK = 1.0, 10.0  # seconds of silence after which the stream is asked
@@ -206,12 +207,13 @@ class Follower:
         """Read on from the stream until something came or nothing is missing."""
         clock = asyncio.get_running_loop().time
         started = clock()
+        most = READ_BYTES
         while True:
             await self._connection.wait()
             if self._connection.closed:
                 return
             try:
-                events, complete = await self._read()
+                events, complete = await self._read(most)
             except BusUnavailable:
                 if not self._connection.state.connected:
                     started = clock()
@@ -227,6 +229,9 @@ class Follower:
                 reached = self._last.sequence if self._last else 0
                 if fresh and not complete:
                     return  # there is more: read it when this was handed out
+                if not complete and most < MOST_BYTES:
+                    most *= 2  # the message that was seen has taken all the room
+                    continue
                 if reached >= self._target:
                     self._behind = False
                     return
@@ -246,13 +251,15 @@ class Follower:
             raise _lost(self.run_id)
         return True
 
-    async def _read(self) -> tuple[list[_Event], bool]:
-        """Messages from the last that was seen, and whether they are all there are."""
+    async def _read(self, most: int) -> tuple[list[_Event], bool]:
+        """Messages from the last that was seen, at most so many bytes of them but for the first, and whether they are
+        all there are.
+        """
         request = {
             "next_by_subj": f"{EVENTS_SUBJECT}.{self.run_id}",
             "seq": self._last.sequence if self._last else 1,
             "batch": READ_MESSAGES,
-            "max_bytes": READ_BYTES,
+            "max_bytes": most,
         }
         async with self._hub.reads:
             messages, end = await self._jetstream.collect(

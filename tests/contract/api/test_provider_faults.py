@@ -185,7 +185,7 @@ def reports(tenant, run):
     return {event["meter"]: (event["quantity"], event["estimated"]) for event in events if "tokens" in event["meter"]}
 
 
-@pytest.mark.parametrize("model", ["up:close-after-usage"])
+@pytest.mark.parametrize("model", ["up:close-after-usage", "up:close-after-tool-call"])
 def test_what_was_reported_before_the_connection_broke_is_metered_as_reported(tenant, agent):
     body = {"model": agent, "messages": [{"role": "user", "content": "hello"}], "stream": True}
 
@@ -202,3 +202,37 @@ def test_an_answer_whose_usage_is_not_reported_is_metered_as_an_estimate(tenant,
     run = tenant.http.post(CHAT, json=body).headers["x-run-id"]
 
     assert {estimated for _, estimated in reports(tenant, run).values()} == {True}
+
+
+@pytest.mark.parametrize("model", ["up:claims-fractions"])
+def test_usage_that_is_no_number_of_tokens_is_metered_as_an_estimate(tenant, agent):
+    body = {"model": agent, "messages": [{"role": "user", "content": "hello"}], "stream": True}
+
+    run = tenant.http.post(CHAT, json=body).headers["x-run-id"]
+
+    assert {(type(quantity), estimated) for quantity, estimated in reports(tenant, run).values()} == {(int, True)}
+    assert tenant.http.get(f"/v1/runs/{run}").status_code == 200
+    tenant.check_nothing_is_left_over()
+
+
+@pytest.mark.parametrize("model", ["up:half-characters"])
+def test_characters_that_came_in_halves_are_whole(tenant, agent):
+    answer = tenant.http.post(f"/v1/sessions/{tenant.session(agent)}/runs", json={"input": "hello", "mode": "stream"})
+
+    events = [(type_, json.loads(data)) for type_, data in events_of(answer.text)]
+    ended = events[-1][1]
+    assert (ended["status"], ended["output"]["text"]) == ("completed", "Hello \U0001f600!\ufffd")
+    assert "".join(data["text"] for type_, data in events if type_ == "text.delta") == ended["output"]["text"]
+    tenant.check_nothing_is_left_over()
+
+
+@pytest.mark.parametrize("model", ["up:odd-types"])
+def test_a_session_goes_on_after_an_answer_with_values_of_other_types(tenant, agent):
+    path = f"/v1/sessions/{tenant.session(agent)}/runs"
+    tenant.http.post(path, json={"input": "one", "mode": "stream"})
+
+    second = tenant.http.post(path, json={"input": "two", "mode": "stream"})
+
+    assert [type_ for type_, _ in events_of(second.text)][-1] == "run.completed"
+    messages = tenant.http.get(path.replace("runs", "messages")).raise_for_status().json()["data"]
+    assert [message["content"] for message in messages] == ["one", "Hello", "two", "Hello"]

@@ -11,6 +11,7 @@ from kgents.agents import repository
 from kgents.agents.executor import Executor
 from kgents.agents.keeper import Keeper
 from kgents.agents.ledger_ops import Admission
+from kgents.agents.model import AgentDefinition
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
 from kgents.bus.nats import Bus
@@ -27,12 +28,13 @@ class Process:
     """What a process has that carries out runs. Its database commits an admission and does not say so."""
 
     def __init__(self, ledger, metrics, clock, bus, registry) -> None:
+        self.planner = Planner(registry)
         self.executor = Executor(
             settings=Settings(),
             store=Unsaid(ledger),
             bus=bus,
             clock=clock,
-            planner=Planner(registry),
+            planner=self.planner,
             metrics=metrics,
             instance="proc_1",
         )
@@ -77,6 +79,23 @@ async def test_a_run_whose_admission_was_not_confirmed_goes_to_the_workers(ledge
     assert [row.message_id for row in queued] == [f"{run.run_id}:1"]
     await process.keeper.beat()
     assert process.executor.stranded() == []
+
+
+async def test_a_run_whose_end_fails_in_a_way_that_nobody_thought_of_goes_to_the_workers(ledger, process, monkeypatch):
+    run = a_run(TENANT, input={"messages": [{"role": "user", "content": "hello"}]})
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+    work = process.planner.work(run, AgentDefinition("kgents:echo"))
+
+    def broken(*_: object) -> None:
+        raise TypeError("not thought of")
+
+    monkeypatch.setattr(Unsaid, "submit", broken)
+    with pytest.raises(Unavailable, match="was admitted"):
+        await process.executor.carry_out(work)
+    await process.keeper.beat()
+
+    assert (found := await recorded(ledger, run))
+    assert (found.status, found.owner) == ("queued", None)
 
 
 async def test_a_run_whose_admission_is_still_awaited_stays_with_its_process(ledger, process):
