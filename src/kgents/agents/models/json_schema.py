@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jsonschema_rs
@@ -17,11 +17,13 @@ import orjson
 from kgents.agents.models.json_bounds import check_keywords, target, visits
 from kgents.errors import Unprocessable
 
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=2_000_000)
+_LINEAR = jsonschema_rs.RegexOptions(size_limit=2_000_000)
+_BACKTRACKING = jsonschema_rs.FancyRegexOptions(backtrack_limit=20_000, size_limit=2_000_000)
 MAX_SCHEMA_BYTES = 65_536
 _MAX_DEPTH = 64
 _MAX_VALUES = 10_000
 _MAX_LENGTH = 10_000
+_MAX_MADE = 200_000  # characters, and parts of schemas merged
 _MAX_INTEGER = 2**53  # beyond it a float has no fraction, and orjson writes no integer beyond 64 bits
 _MAX_PATH = 100
 _MAX_VISITS = 50_000
@@ -38,10 +40,10 @@ def complaint(schema: Mapping[str, Any], value: Any) -> str | None:
 
     Raises Unprocessable (`schema-invalid`) when the schema can't be used.
     """
-    validator = _validator(schema)
+    validator, backtracks = _validator(schema)
     try:
         orjson.dumps(value)  # refuses what is nested too deeply for the validator's recursion
-        work = visits(schema, value, _MAX_VISITS)
+        work = visits(schema, value, _MAX_VISITS, backtracks=backtracks)
         if work >= _MAX_VISITS:
             return "at $: checking it against the schema takes too long; a simpler schema is needed"
         if validator.is_valid(value):
@@ -69,7 +71,7 @@ def _rule(error: jsonschema_rs.ValidationError) -> str:
     return f"the schema's {kind.name!r} is not met"
 
 
-def _validator(schema: Mapping[str, Any]) -> Any:
+def _validator(schema: Mapping[str, Any]) -> tuple[Any, bool]:
     try:
         return _compiled(orjson.dumps(schema))
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, TypeError, ValueError) as error:
@@ -81,23 +83,28 @@ def _validator(schema: Mapping[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _compiled(schema: bytes) -> Any:
+def _compiled(schema: bytes) -> tuple[Any, bool]:
+    """The validator, and whether its regular expressions go back: those with lookaround or references to groups do."""
     if len(schema) > MAX_SCHEMA_BYTES:
         raise Unprocessable(
             f"The JSON schema is {len(schema)} bytes long; at most {MAX_SCHEMA_BYTES} are allowed.",
             code="schema-invalid",
         )
     loaded = orjson.loads(schema)
-    validator = jsonschema_rs.validator_for(loaded, offline=True, pattern_options=_PATTERNS, validate_formats=True)
+    make = partial(jsonschema_rs.Draft202012Validator, loaded, offline=True, validate_formats=True)
+    try:
+        validator, backtracks = make(pattern_options=_LINEAR), False
+    except jsonschema_rs.ValidationError:
+        validator, backtracks = make(pattern_options=_BACKTRACKING), True
     check_keywords(loaded)
-    return validator
+    return validator, backtracks
 
 
 def smallest(schema: Mapping[str, Any]) -> Any:
     """The smallest value of `schema` that is easily found, always the same one. It may miss a `pattern` or a `not`."""
     try:
         return _Builder(schema).value(schema, 0)
-    except (OverflowError, ValueError):  # bounds beyond what a number holds
+    except (OverflowError, ValueError):  # bounds beyond what a number holds, and values that are too large to make
         return None
 
 
@@ -128,17 +135,23 @@ _KEYWORD_TYPES = {
 class _Builder:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
+        self._values = 0
         self._made = 0
 
+    def _make(self, count: int) -> None:
+        self._made += count
+        if self._made > _MAX_MADE:
+            raise ValueError("too large")
+
     def value(self, schema: Any, depth: int) -> Any:
-        self._made += 1
-        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH or self._made > _MAX_VALUES:
+        self._values += 1
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH or self._values > _MAX_VALUES:
             return None
         schema = self._flat(schema)
         if "const" in schema:
-            return schema["const"]
+            return self._given(schema["const"])
         if schema.get("enum"):
-            return schema["enum"][0]
+            return self._given(schema["enum"][0])
         kind = schema.get("type")
         if isinstance(kind, list):
             kind = kind[0] if kind else None
@@ -150,12 +163,18 @@ class _Builder:
             case "array":
                 return self._array(schema, depth)
             case "string":
-                return _FORMATS.get(schema.get("format", ""), "").ljust(_count(schema, "minLength"), "x")
+                length = _count(schema, "minLength")
+                self._make(length)
+                return _FORMATS.get(schema.get("format", ""), "").ljust(length, "x")
             case "integer" | "number":
                 return _number(schema, whole=kind == "integer")
             case "boolean":
                 return False
         return None
+
+    def _given(self, value: Any) -> Any:
+        self._make(len(orjson.dumps(value)))
+        return value
 
     def _flat(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """`schema` with its reference, its `allOf`, and the first of its `anyOf` and `oneOf` merged in."""
@@ -168,7 +187,7 @@ class _Builder:
                 break
             for part in parts:
                 if isinstance(part, Mapping):
-                    _merge(merged, part)
+                    self._make(_merge(merged, part))
             schema = merged
         return schema
 
@@ -177,7 +196,9 @@ class _Builder:
         others = schema.get("additionalProperties")
         names = list(schema.get("required", ()))
         missing = max(0, _count(schema, "minProperties") - len(names))
-        names += [name for name in properties if name not in names][:missing]
+        required = set(names)
+        names += [name for name in properties if name not in required][:missing]
+        self._make(sum(map(len, names)) + len(names))
         return {name: self.value(properties.get(name, others), depth + 1) for name in names}
 
     def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
@@ -191,15 +212,23 @@ def _count(schema: Mapping[str, Any], keyword: str) -> int:
     return int(min(schema.get(keyword, 0), _MAX_LENGTH))
 
 
-def _merge(into: dict[str, Any], part: Mapping[str, Any]) -> None:
+def _merge(into: dict[str, Any], part: Mapping[str, Any]) -> int:
+    """Add what `part` says and `into` does not; answers how many parts of both that took."""
+    work = len(part)
     for key, value in part.items():
         mine = into.get(key)
         if isinstance(mine, dict) and isinstance(value, Mapping):
             into[key] = {**value, **mine}
-        elif key in ("required", "allOf", "anyOf", "oneOf") and isinstance(mine, list):
-            into[key] = [*mine, *(item for item in value if item not in mine)]
+        elif key == "required" and isinstance(mine, list):
+            into[key] = list(dict.fromkeys([*mine, *value]))
+        elif key in ("allOf", "anyOf", "oneOf") and isinstance(mine, list):
+            present = {id(each) for each in mine}
+            into[key] = [*mine, *(each for each in value if id(each) not in present)]
         else:
             into.setdefault(key, value)
+            continue
+        work += len(mine) + len(value)
+    return work
 
 
 def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:

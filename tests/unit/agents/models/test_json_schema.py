@@ -28,6 +28,10 @@ from kgents.errors import Unprocessable
         {"$ref": "#name", "$defs": {"a": {"$anchor": "name"}}},
         {"properties": {"a": {"$id": "http://127.0.0.1/x"}}},
         {"items": {"$dynamicRef": "#/$defs/a"}, "$defs": {"a": {}}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "$defs": 5},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "dependentSchemas": [1]},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "string"}]},
+        {"$ref": "#/$defs/a%2Fb", "$defs": {"a": {"b": {}}, "a/b": {}}},
     ],
 )
 def test_a_schema_that_cannot_be_used_offline_is_refused(schema: dict[str, Any]) -> None:
@@ -145,6 +149,42 @@ def test_a_schema_of_huge_values_gives_a_bounded_one(schema: dict[str, Any]) -> 
     assert len(orjson.dumps(smallest(schema))) < 1_000_000
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {
+            "type": "array",
+            "minItems": 10_000,
+            "items": {
+                "type": "object",
+                "required": [f"a{n}" for n in range(3000)],
+                "allOf": [{"required": [f"b{n}" for n in range(3000)]}],
+            },
+        },
+        {"type": "array", "minItems": 9_999, "items": {"type": "string", "minLength": 10_000}},
+        {"type": "array", "minItems": 9_999, "items": {"const": "x" * 60_000}},
+        {"type": "array", "minItems": 9_999, "items": {"allOf": [{"anyOf": [{"title": str(n)}]} for n in range(1500)]}},
+    ],
+    ids=["merged names", "long texts", "a long constant", "merged schemas"],
+)
+def test_a_value_that_would_take_long_to_make_is_not_made(schema: dict[str, Any]) -> None:
+    started = time.thread_time()  # of the processor: other tests run beside
+    assert len(orjson.dumps(smallest(schema))) < 1_000_000
+    assert time.thread_time() - started < 2
+
+
+def test_a_pattern_of_a_list_of_ordinary_size_is_checked_in_full() -> None:
+    schema = {"items": {"type": "string", "pattern": "^[a-z]+-[0-9]+$"}}
+    assert complaint(schema, [f"a-{n}" for n in range(10_000)]) is None
+    assert complaint(schema, ["a-1"] * 9_999 + ["a"]) is not None
+
+
+@pytest.mark.parametrize("draft", ["draft-07", "draft/2020-12"])
+def test_the_dialects_of_json_schema_are_read_as_the_newest(draft: str) -> None:
+    schema = {"$schema": f"http://json-schema.org/{draft}/schema#", "type": "object", "required": ["a"]}
+    assert complaint(schema, {}) == "at $: 'a' is required"
+
+
 def doubling(levels: int) -> dict[str, Any]:
     """A schema of a few hundred bytes that is 2^levels visits of one value."""
     pairs = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(levels)}
@@ -172,6 +212,12 @@ def chain(depth: int) -> dict[str, Any]:
         (branching(), chain(12)),
         (branching(), chain(60)),
         ({"items": {"allOf": [{"not": {"const": n}} for n in range(2000)]}}, [0.5] * 100_000),
+        (orjson.loads(orjson.dumps(doubling(40)).replace(b"/$defs/", b"/%24defs/")), 3),
+        ({"dependencies": {"x": doubling(40)}, **doubling(40)}, {"x": 1}),
+        ({"items": {"pattern": "(?=x)|^(a|aa)+$(?<=c)"}}, ["a" * 28 + "!N"] * 30_000),
+        ({"patternProperties": {"(?=x)|^(a|aa)+$(?<=c)": {}}}, {"a" * 28 + f"!{n}": n for n in range(30_000)}),
+        ({"allOf": [{"not": {"pattern": f"^[a-z]+{n}$"}} for n in range(30)]}, "a" * 50_000_000),
+        ({"allOf": [{"uniqueItems": True, "minItems": n} for n in range(1500)]}, [[n] for n in range(100_000)]),
     ],
 )
 def test_a_schema_made_to_take_long_does_not(schema: dict[str, Any], value: Any) -> None:
