@@ -243,7 +243,9 @@ def parameters_of(
 
 def output_schema(definition: AgentDefinition, overrides: Overrides) -> dict[str, Any] | None:
     """The JSON schema that a run's answer has to match, if any."""
-    return overrides.output_schema or ({"type": "object"} if overrides.json_object else definition.output_schema)
+    if overrides.output_schema is not None:
+        return overrides.output_schema
+    return {"type": "object"} if overrides.json_object else definition.output_schema
 
 
 def output_of(response: ModelResponse, callers_tools: frozenset[str]) -> Output:

@@ -14,7 +14,7 @@ from kgents.agents.events import Channel
 from kgents.agents.executor import Execution
 from kgents.agents.ledger_ops import Admission, key_in_use
 from kgents.agents.model import Overrides, Run, RunKind, RunMode
-from kgents.agents.prepare import input_of
+from kgents.agents.prepare import input_of, overrides_of
 from kgents.api.call import Call
 from kgents.api.unit import read
 from kgents.clock import month_of
@@ -117,8 +117,11 @@ async def _context(call: Call, ask: Ask) -> tuple[str, list[ModelMessage]]:
             return agent_id, runs.earlier_of_session(connection, call.tenant_id, probe)
         assert ask.previous_run_id is not None
         previous = runs.get(connection, call.tenant_id, ask.previous_run_id)
-        if previous.kind != "response":
-            raise NotFound(f"There is no response {ask.previous_run_id!r}.")
+        if previous.kind != "response" or "messages" not in previous.input or not overrides_of(previous.input).store:
+            raise NotFound(
+                f"There is no response of the run {ask.previous_run_id!r} to follow on from: there never was, it was "
+                "deleted, or it was made with `store` false."
+            )
         if not previous.finished:
             raise Conflict(f"Response {previous.run_id} is not finished. Wait for it before you follow on from it.")
         return ask.agent or previous.agent_id, runs.earlier_of_chain(connection, call.tenant_id, previous.run_id)

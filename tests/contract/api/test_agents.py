@@ -51,6 +51,12 @@ def test_a_name_is_taken_until_its_agent_is_deleted(tenant):
     assert tenant.http.post("/v1/agents", json=body).status_code == 201
 
 
+def test_a_name_that_looks_like_an_id_is_refused(tenant):
+    body = {"name": tenant.agent(name="clerk")["id"], "model": "kgents:echo"}
+
+    assert "id" in refused(tenant.http.post("/v1/agents", json=body), 422)
+
+
 def test_a_change_makes_a_version_and_leaves_the_rest(tenant):
     made = tenant.agent(instructions="Be brief.", temperature=0.5, output_schema=SCHEMA)
     path = f"/v1/agents/{made['id']}"

@@ -303,6 +303,25 @@ class TestRuns:
         assert isinstance(json.loads(run["output"]["text"])["city"], str)
 
 
+@pytest.mark.parametrize("gone", ["deleted", "not stored"])
+def test_a_response_that_is_not_kept_can_not_be_followed_on_from(tenant, gone):
+    body = {"model": "echo", "input": "one", "store": gone != "not stored"}
+    first = tenant.http.post("/v1/responses", json=body).raise_for_status().json()["id"]
+    if gone == "deleted":
+        tenant.http.delete(f"/v1/responses/{first}").raise_for_status()
+
+    answer = tenant.http.post("/v1/responses", json={"model": "echo", "input": "two", "previous_response_id": first})
+
+    refused(answer, 404)
+    tenant.check_nothing_is_left_over()
+
+
+def test_an_empty_schema_is_a_schema(tenant):
+    tenant.agent(name="clerk", output_schema={"type": "object", "required": ["city"]})
+
+    assert tenant.run("hello", "clerk", output_schema={})["output"]["text"] == "null"
+
+
 def test_nothing_of_another_tenant_is_there(new_tenant):
     owner, stranger = new_tenant(), new_tenant()
     run = owner.run("secret words")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy import Connection
 
 from kgents.agents import service
@@ -21,11 +21,22 @@ from kgents.api.problems import PROBLEMS
 from kgents.api.unit import read, write
 from kgents.clock import to_rfc3339
 from kgents.errors import InvalidRequest, NotFound, Unprocessable
+from kgents.ids import is_id
 
 router = APIRouter(tags=["Agents"], route_class=JsonRoute)
 
 AgentRef = Annotated[str, Path(max_length=64, description="The agent's id or name.")]
-AgentName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _no_id(name: str) -> str:
+    if is_id(name, "agt"):
+        raise ValueError("it has the form of an agent's id, by which agents are found as well")
+    return name
+
+
+AgentName = Annotated[
+    str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_no_id)
+]
 
 
 class BuiltinTool(Body):
