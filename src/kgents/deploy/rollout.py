@@ -8,6 +8,7 @@ import base64
 import gzip
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ RELEASE = "kgents-release"
 """The ConfigMap that holds what was deployed last, to go back to."""
 CERTAIN = 15.0  # seconds for which something that waiting does not end has to last
 LOOK = 1.0  # seconds between two looks
+AWAY = 60.0  # seconds for which the cluster may not answer while it is looked at
 _HOLDING = ("Job", "PersistentVolumeClaim", "Secret")
 _AWAITED = ("StatefulSet", "Job", "Deployment", "DaemonSet")
 
@@ -49,39 +51,56 @@ class Rollout:
         return self._kubectl.diff([each for each in self._plan.everything if each["kind"] != "Job"])
 
     def run(self, *, wait: bool) -> None:
-        """Deploy. Raises Failed, when what was there before is there again, as far as there was something."""
-        self.make_namespaces()
+        """Deploy. Raises Failed, when what was there before is there again, as far as there was something.
+
+        What is to be gone back to is what was waited for last: without `wait`, that stays what it was.
+        """
+        made = self.make_namespaces()
         try:
             self.check()
         except Refused as error:
-            raise Failed(f"Nothing was changed, since the cluster refuses it: {error.detail}", code="refused") from None
+            but = f" but for {', '.join(made)}, which is there now" if made else ""
+            raise Failed(
+                f"Nothing was changed{but}, since the cluster refuses it: {error.detail}", code="refused"
+            ) from None
         earlier = self._earlier()
         try:
             self._go(wait=wait)
         except (Refused, Failed) as error:
             raise self._back(earlier, error.detail) from None
-        self._remove(earlier or [], self._plan.everything)
-        self._keep()
+        try:
+            self._remove(earlier or [], self._plan.everything)
+            if wait:
+                self._keep()
+        except Refused as error:
+            raise Failed(
+                "It is deployed, but what is no longer in it could not be removed, or what to go back to not be kept: "
+                f"{error.detail}. Deploy it again.",
+                code="record",
+            ) from None
 
-    def make_namespaces(self) -> None:
-        """Make the namespaces that are not there: nothing can be checked in one that is not."""
+    def make_namespaces(self) -> list[str]:
+        """Make the namespaces that are not there: nothing can be checked in one that is not. Answers which."""
+        made = []
         for each in missing_namespaces(self._kubectl, self._plan):
             self._kubectl.apply([each])
             self._say(f"{name_of(each)}: made")
+            made.append(name_of(each))
+        return made
 
     def _go(self, *, wait: bool) -> None:
         plan = self._plan
         self._apply(plan.settings)
         self._apply(plan.stores)
-        self._await(plan.stores)
+        self._await(plan.stores, plan.least)
         for job in plan.jobs:
             # A job's pods can't be changed; it may be run as often as one likes.
             self._kubectl.delete("job", space_of(job), job["metadata"]["name"])
             self._apply([job])
-            self._await([job])
+            self._await([job], plan.least)
         self._apply(plan.services)
         if wait:
-            self._await(plan.services)
+            self._await(plan.services, plan.least)
 
     def _apply(self, objects: Objects) -> None:
         if objects:
@@ -90,13 +109,21 @@ class Rollout:
                 if each["kind"] not in _AWAITED:
                     self._say(f"{name_of(each)}: applied")
 
-    def _await(self, objects: Iterable[dict[str, Any]]) -> None:
+    def _await(self, objects: Iterable[dict[str, Any]], least: Mapping[str, int]) -> None:
         waiting = [each for each in objects if each["kind"] in _AWAITED]
         deadline = time.monotonic() + self._seconds
+        answered = time.monotonic()
         since: dict[tuple[str, Finding], float] = {}
         while waiting:
-            found = look(self._kubectl, waiting, self._plan.least)
-            now = time.monotonic()
+            try:
+                found = look(self._kubectl, waiting, least)
+            except Refused:
+                # An API server that is away for a moment says nothing of what is deployed.
+                if time.monotonic() > min(deadline, answered + AWAY):
+                    raise
+                time.sleep(LOOK)
+                continue
+            now = answered = time.monotonic()
             for each in found:
                 self._tell(each.name, "ready" if each.ready else each.progress)
             waiting = [each.object for each in found if not each.ready]
@@ -141,8 +168,15 @@ class Rollout:
         kept = self._kubectl.get("configmap", self._plan.namespace, RELEASE)
         if kept is None:
             return None
-        packed = base64.b64decode(kept["binaryData"]["objects"])
-        objects: Objects = json.loads(gzip.decompress(packed))
+        try:
+            packed = base64.b64decode(kept["binaryData"]["objects"])
+            objects: Objects = json.loads(gzip.decompress(packed))
+        except (KeyError, TypeError, ValueError, OSError, EOFError, zlib.error):
+            raise Failed(
+                f"Nothing was changed: the ConfigMap {RELEASE}, which holds what was deployed last, can't be read. "
+                f"To deploy without a way back: kubectl delete configmap {RELEASE} --namespace={self._plan.namespace}",
+                code="record",
+            ) from None
         return objects
 
     def _back(self, earlier: Objects | None, why: str) -> Failed:
@@ -158,7 +192,7 @@ class Rollout:
         try:
             self._apply([*plan.settings, *plan.stores, *plan.services])
             self._remove(self._plan.everything, earlier)
-            self._await([*plan.stores, *plan.services])
+            self._await([*plan.stores, *plan.services], plan.least)
         except (Refused, Failed) as error:
             return Failed(f"{why}. Going back failed, too: {error.detail}", code="rollback")
         return Failed(f"{why}. What was deployed before is back.", code="rollout")

@@ -32,6 +32,8 @@ class Wanted(NamedTuple):
     purpose: str
     check: Callable[[str], None]
     optional: bool = False
+    same_as: tuple[str, str] | None = None
+    """The secret and the key that hold the same value."""
 
 
 def _any(_value: str) -> None:
@@ -39,9 +41,13 @@ def _any(_value: str) -> None:
 
 
 def _postgresql(value: str) -> None:
-    parts = urlsplit(value)
-    if parts.scheme.partition("+")[0] not in ("postgresql", "postgres") or not parts.hostname or not parts.path[1:]:
-        raise ValueError("it is not postgresql://USER:PASSWORD@HOST/DATABASE")
+    try:
+        parts = urlsplit(value)
+        named = parts.hostname and parts.path[1:] and (parts.port is None or parts.port > 0)
+    except ValueError:  # what it says may be of the password
+        named = False
+    if not named or parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ValueError("it is not postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 
 
 def _long(value: str) -> None:
@@ -88,6 +94,18 @@ def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
             Wanted("kgents-nats-secrets", user, f"the event bus, as {user}", _password)
             for user in ("api", "worker", "backup", "system", "cluster")
         ),
+        *(
+            Wanted("kgents-postgres-secrets", role, f"the database that comes with kgents, as {role}", _password, True)
+            for role in ("owner", "app")
+        ),
+        Wanted(
+            "kgents-meter-secrets",
+            "KGENTS_METER_TOKEN",
+            "the meter that comes with kgents, if it is there",
+            _any,
+            optional=True,
+            same_as=(api, "KGENTS_METER_TOKEN"),
+        ),
         Wanted("kgents-grafana-secrets", "password", "Grafana's administrator, if there is one", _long, optional=True),
         Wanted("kgents-migrate-secrets", "KGENTS_DATABASE_OWNER_URL", "the database, as its owner", _postgresql),
     ]
@@ -114,6 +132,9 @@ def check(found: Mapping[str, Mapping[str, str] | None], wants: list[Wanted]) ->
         elif not value:
             verdict = "not set" if want.optional else "missing"
             verdicts.append(Verdict(want.secret, want.key, verdict, want.purpose))
+        elif want.same_as and value != ((found.get(want.same_as[0]) or {}).get(want.same_as[1]) or value).strip():
+            secret, key = want.same_as
+            verdicts.append(Verdict(want.secret, want.key, "malformed", f"it is not the {key} of {secret}"))
         else:
             verdicts.append(_verdict(want, value))
     return verdicts

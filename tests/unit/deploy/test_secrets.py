@@ -39,6 +39,13 @@ def test_a_key_of_stripes_is_ok(key: str) -> None:
     assert [each.verdict for each in verdicts if each.key == "KGENTS_STRIPE_API_KEY"] == ["ok"]
 
 
+@pytest.mark.parametrize(("token", "verdict"), [(CANARY, "ok"), ("another", "malformed")])
+def test_the_meters_token_is_that_of_those_who_ask_it(token: str, verdict: str) -> None:
+    verdicts = check({**GOOD, "kgents-meter-secrets": {"KGENTS_METER_TOKEN": token}}, WANTS)
+
+    assert [each.verdict for each in verdicts if each.secret == "kgents-meter-secrets"] == [verdict]
+
+
 @pytest.mark.parametrize("want", [want for want in WANTS if not want.optional], ids=lambda want: want.key)
 def test_a_missing_value_is_told_of(want) -> None:
     verdicts = check(changed(want.secret, want.key, ""), WANTS)
@@ -59,6 +66,9 @@ def test_a_missing_secret_is_told_of_with_each_value() -> None:
         ("KGENTS_DATABASE_URL", f"mysql://a:{CANARY}@host/kgents"),
         ("KGENTS_DATABASE_URL", f"postgresql://{CANARY}"),
         ("KGENTS_DATABASE_URL", f"postgresql://[{CANARY}"),
+        ("KGENTS_DATABASE_URL", f"postgresql://u:{CANARY}\u2100@host/kgents"),
+        ("KGENTS_DATABASE_URL", f"postgresql://u:a[{CANARY}]b@host/kgents"),
+        ("KGENTS_DATABASE_URL", f"postgresql://u:{CANARY}@host:abc/kgents"),
         ("KGENTS_PEPPER", "c4n4ry"),
         ("KGENTS_PROVIDERS", f'{{"openai": "{CANARY}"'),
         ("KGENTS_PROVIDERS", f'["{CANARY}"]'),

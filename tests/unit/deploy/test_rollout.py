@@ -1,0 +1,138 @@
+"""A deployment that goes wrong ends as it says, whatever the cluster does meanwhile (in a real one: tests/cluster)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kgents.deploy import rollout
+from kgents.deploy.kubectl import Refused
+from kgents.deploy.plan import Plan
+from kgents.deploy.rollout import RELEASE, Failed, Rollout
+
+SPACE = "kgents-agents"
+
+
+def release(image: str, least: int = 2) -> list[dict[str, Any]]:
+    """An API of this image, with an autoscaler that sees to so many replicas."""
+    meta = {"name": "kgents-api", "namespace": SPACE}
+    labels = {"app": "api"}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "api", "image": image}]}}
+    target = {"kind": "Deployment", "name": "kgents-api"}
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
+        {"kind": "Deployment", "metadata": meta, "spec": {"selector": {"matchLabels": labels}, "template": pod}},
+        {"kind": "HorizontalPodAutoscaler", "metadata": meta, "spec": {"scaleTargetRef": target, "minReplicas": least}},
+    ]
+
+
+class Cluster:
+    """What kubectl is asked, of a cluster in which pods of the image `bad` never start. `refusing` is how often it does
+    not answer a question about workloads before it does again; `refused_kinds` it takes no object of.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.refusing = 0
+        self.refused_kinds: tuple[str, ...] = ()
+
+    def apply(self, objects: list[dict[str, Any]], *, dry_run: bool = False) -> None:
+        for each in objects:
+            if each["kind"] in self.refused_kinds:
+                raise Refused("too large", code="cluster")
+            if not dry_run:
+                self.objects[each["kind"].lower(), each["metadata"]["name"]] = copy.deepcopy(each)
+
+    def diff(self, _objects: object) -> str:
+        return ""
+
+    def get(self, kind: str, _namespace: str, name: str) -> dict[str, Any] | None:
+        return self.objects.get((kind, name))
+
+    def list(self, kind: str, _namespace: str, _selector: str = "") -> list[dict[str, Any]]:
+        if self.refusing:
+            self.refusing -= 1
+            raise Refused("the connection was refused", code="cluster")
+        return [self._live(each) for (found, _), each in self.objects.items() if found == kind and kind == "deployment"]
+
+    def delete(self, kind: str, _namespace: str, name: str) -> None:
+        self.objects.pop((kind.lower(), name), None)
+
+    @property
+    def image(self) -> str:
+        """What the API runs."""
+        template = self.objects["deployment", "kgents-api"]["spec"]["template"]
+        return str(template["spec"]["containers"][0]["image"])
+
+    def _live(self, found: dict[str, Any]) -> dict[str, Any]:
+        if found["spec"]["template"]["spec"]["containers"][0]["image"] == "bad":
+            conditions = [{"type": "Progressing", "status": "False", "message": "its pods don't start"}]
+            return {**found, "status": {"replicas": 2, "conditions": conditions}}
+        count = self.objects["horizontalpodautoscaler", "kgents-api"]["spec"]["minReplicas"]
+        return {**found, "status": {"replicas": count, "updatedReplicas": count, "availableReplicas": count}}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setattr(rollout, "CERTAIN", 0.05)
+    monkeypatch.setattr(rollout, "LOOK", 0.01)
+    return Cluster()
+
+
+def deploy(cluster: Cluster, objects: list[dict[str, Any]], *, wait: bool = True) -> None:
+    Rollout(cluster, Plan.of(objects), seconds=2, say=lambda _: None).run(wait=wait)  # type: ignore[arg-type]
+
+
+def test_what_was_there_before_is_back_whatever_the_failed_one_wanted_of_its_autoscaler(cluster: Cluster) -> None:
+    deploy(cluster, release("good"))
+    with pytest.raises(Failed, match="What was deployed before is back"):
+        deploy(cluster, release("bad", least=5))
+    assert cluster.image == "good"
+
+
+def test_a_cluster_that_does_not_answer_for_a_moment_takes_nothing_back(cluster: Cluster) -> None:
+    deploy(cluster, release("good"))
+    cluster.refusing = 3
+    deploy(cluster, release("better"))
+    assert cluster.image == "better"
+
+
+def test_a_cluster_that_no_longer_answers_is_told_of(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "AWAY", 0.05)
+    cluster.refusing = 10**6
+    with pytest.raises(Failed, match="the connection was refused"):
+        deploy(cluster, release("good"))
+
+
+def test_what_was_not_waited_for_is_nothing_to_go_back_to(cluster: Cluster) -> None:
+    deploy(cluster, release("good"))
+    deploy(cluster, release("bad"), wait=False)
+    with pytest.raises(Failed, match="What was deployed before is back"):
+        deploy(cluster, release("bad"))
+    assert cluster.image == "good"
+
+
+def test_a_record_that_can_not_be_kept_is_told_of(cluster: Cluster) -> None:
+    cluster.refused_kinds = ("ConfigMap",)
+    with pytest.raises(Failed, match="It is deployed, but"):
+        deploy(cluster, release("good"))
+
+
+@pytest.mark.parametrize("kept", [{}, {"binaryData": None}, {"binaryData": {"objects": "eA=="}}])
+def test_a_record_that_can_not_be_read_stops_it_before_anything_is_changed(
+    cluster: Cluster, kept: dict[str, Any]
+) -> None:
+    deploy(cluster, release("good"))
+    cluster.objects["configmap", RELEASE] = kept
+    with pytest.raises(Failed, match="Nothing was changed"):
+        deploy(cluster, release("better"))
+    assert cluster.image == "good"
+
+
+def test_namespaces_that_were_made_before_the_cluster_refused_are_named(cluster: Cluster) -> None:
+    cluster.refused_kinds = ("Deployment",)
+    with pytest.raises(Failed, match=f"Nothing was changed but for namespace/{SPACE}"):
+        deploy(cluster, release("good"))
