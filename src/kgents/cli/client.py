@@ -122,6 +122,8 @@ class Client:
                 headers = {"Last-Event-ID": after} if after else {}
                 with self._stream("GET", route("runs", run, "events"), headers=headers) as response:
                     fresh = False
+                    if response.status_code == 204:
+                        return  # the run has ended with the event that was seen
                     for event in _events(response.iter_lines()):
                         failures = 0
                         after = event.id or after

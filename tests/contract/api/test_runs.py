@@ -176,6 +176,17 @@ class TestRuns:
             answer = tenant.http.get(f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": str(seen)})
             assert events_of(answer) == events[seen:]
 
+    @pytest.mark.parametrize("mode", ["stream", "background", "wait"])
+    def test_who_has_the_last_event_is_told_that_there_are_no_more(self, tenant, mode):
+        path = f"/v1/sessions/{tenant.session()}/runs"
+        run_id = tenant.http.post(path, json={"input": "one two three", "mode": mode}).headers["x-run-id"]
+        tenant.ended(run_id)
+        last = events_of(tenant.http.get(f"/v1/runs/{run_id}/events"))[-1].id
+
+        answer = tenant.http.get(f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": last})
+
+        assert (answer.status_code, answer.content) == (204, b"")
+
     def test_a_run_is_followed_while_it_works(self, tenant):
         run_id = start(tenant, "/sleep 0.05 " + "word " * 20)
 

@@ -54,6 +54,13 @@ def test_a_background_run_is_followed_to_its_end(cli: Cli) -> None:
     assert [json.loads(line) for line in rest] == events[2:]
 
 
+def test_after_the_last_event_there_is_nothing(cli: Cli) -> None:
+    made = cli.json("run", "create", "echo", "hello", "--background")
+    last = json.loads(cli("run", "events", made["id"]).stdout.splitlines()[-1])["id"]
+    rest = cli("run", "events", made["id"], "--after", last)
+    assert (rest.status, rest.stdout) == (0, "")
+
+
 def test_a_background_run_is_cancelled(cli: Cli) -> None:
     made = cli.json("run", "create", "echo", "/sleep 5 a b c d", "--background")
     assert cli.json("run", "cancel", made["id"])["cancel_requested"] is True

@@ -237,7 +237,11 @@ async def cancel_run(call: RunsWrite, run_id: RunId) -> Response:
     operation_id="stream_run_events",
     summary="Follow a run's events",
     response_class=sse.EventStream,
-    responses={200: {"content": {"text/event-stream": {}}}, **PROBLEMS},
+    responses={
+        200: {"content": {"text/event-stream": {}}},
+        204: {"description": "The run has ended, and that was its last event: there is nothing to come back for"},
+        **PROBLEMS,
+    },
 )
 async def stream_run_events(
     call: RunsRead,
@@ -247,6 +251,8 @@ async def stream_run_events(
     """The run's events from the first, or after `Last-Event-ID`, until its end. Resumes from any process."""
     after = parse_event_id(last_event_id)
     run = await read(call, lambda connection: runs.get(connection, call.tenant_id, run_id))
+    if run.finished and after >= (run.last_event or 1):
+        return Response(status_code=204)  # an EventSource connects again after anything else (WHATWG HTML, 9.2.3)
     return sse.EventStream(_follow(call, run, after))
 
 
