@@ -169,7 +169,7 @@ _SECURITY = (
     Criterion(
         "D3",
         "Network policies deny all but the flows of docs/saas/security.md",
-        "Looks for a policy that denies all, and for one for each workload.",
+        "Looks for a policy that denies all, for one for each workload, and for none that allows anyone.",
         "Add deploy/components/network-policies to the overlay.",
         cluster.network_policies,
     ),
@@ -218,7 +218,7 @@ _LAUNCH = (
     Criterion(
         "L1",
         "Disruption budgets let a node be drained, and no more",
-        "Reads the status of the PodDisruptionBudgets.",
+        "Reads the status of the PodDisruptionBudgets: one pod may go, and of NATS no more, of the others not all.",
         "kubectl get poddisruptionbudget says how many pods are healthy.",
         cluster.disruption_budgets,
         needs=("A1",),
@@ -269,7 +269,7 @@ _LAUNCH = (
     Criterion(
         "L7",
         "Ledger and meter agree to the token",
-        "Runs kgents usage reconcile in a pod of the workers.",
+        "Runs kgents usage reconcile in a pod of the API.",
         "kgents usage reconcile --repair",
         cluster.reconciled,
         needs=("A3",),
