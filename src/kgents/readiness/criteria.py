@@ -254,7 +254,7 @@ _LAUNCH = (
     Criterion(
         "L5",
         "Every alert is evaluated, over every process",
-        "Asks Prometheus for its rules and for kgents_build_info.",
+        "Asks Prometheus for its rules, and for kgents_build_info of the API and the workers in the namespace.",
         "Add deploy/components/prometheus to the overlay.",
         observed.alerts,
         attention=20,
