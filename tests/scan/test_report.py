@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import subprocess
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -197,6 +199,44 @@ def test_the_command_fails_with_findings_and_writes_them_down(tree: Path, tmp_pa
     document = json.loads((tmp_path / "report.json").read_text())
     assert document["verdict"] == "fail"
     assert document["left_out"]["osv"] == "not asked for"
+
+
+def _git(tree: Path, *arguments: str) -> None:
+    usual = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")
+    subprocess.run(["git", *usual, *arguments], cwd=tree, check=True, capture_output=True)
+
+
+def _about(tree: Path, folder: Path, *options: str | Path) -> dict[str, Any]:
+    """What the report says of what was scanned."""
+    report = tree / "evidence" / "scan.json"
+    Cli(folder)("scan", "--only", "hadolint", "--report", report, "--tree", tree, *options)
+    document: dict[str, Any] = json.loads(report.read_text())
+    return document
+
+
+def test_the_report_says_whether_the_tree_is_as_it_was_committed(tree: Path, tmp_path: Path) -> None:
+    _git(tree, "init")
+    _git(tree, "add", "--all")
+    _git(tree, "commit", "--message=all")
+    first, again = _about(tree, tmp_path), _about(tree, tmp_path)  # its report is there, and changes nothing
+    (tree / "new.py").touch()
+    changed = _about(tree, tmp_path)
+
+    assert len(first["commit"]) == 40
+    assert (first["changed"], again["changed"], changed["changed"]) == (False, False, True)
+
+
+def test_the_report_names_what_it_was_not_of_by_default(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _about(tree, tmp_path, "--environment", tmp_path, "--osv-db", "osv.zip")
+    assert {name: other.get(name) for name in ("tree", "environment", "osv_db")} == {
+        "tree": str(tree),
+        "environment": str(tmp_path),
+        "osv_db": "osv.zip",
+    }
+    monkeypatch.chdir(tree)
+    assert not {"tree", "environment", "osv_db"} & _about(tree, tmp_path).keys()
 
 
 def test_the_command_passes_with_an_exception_that_holds(tree: Path, tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kgents.cli.options import Output, group
 from kgents.cli.output import Format, note, progress, show
 from kgents.errors import Unprocessable
+
+if TYPE_CHECKING:
+    from kgents.scan.subject import Subject
 
 scan = group("Scan the dependencies, the image and the configuration.")
 
@@ -63,7 +66,7 @@ def run(
         )
         with progress("scanning"):
             found = service.scan(subject, accepted, clock=clock, only=only or (), allow_unknown=allow_unknown, say=note)
-        document = {**_of_what(subject.tree), **found.document()}
+        document = {**_of_what(subject), **found.document()}
         bills = subject.work / "sbom"
         missing = sbom is not None and not (bills.exists() and any(bills.iterdir()))
         if missing:
@@ -137,15 +140,23 @@ def _exception(each: dict[str, str]) -> str:
     return f"{each['scanner']} {each['rule']} in {each['where']}, until {each['until']} ({each['owner']})"
 
 
-def _of_what(tree: Path) -> dict[str, Any]:
-    """Which kgents scanned which commit."""
+def _of_what(subject: Subject) -> dict[str, Any]:
+    """Which kgents scanned which commit, and whether anything but evidence, where reports go, was changed since; with
+    the tree, the environment and OSV's database where they were not the usual ones.
+    """
     import kgents
     from kgents.scan.toolbox import git
 
-    head = git(tree, "rev-parse", "HEAD")
-    changed = git(tree, "status", "--porcelain")
+    head = git(subject.tree, "rev-parse", "HEAD")
+    changed = git(subject.tree, "status", "--porcelain", "--", ".", ":(exclude)evidence")
+    other = {
+        "tree": str(subject.tree) if subject.tree != Path.cwd() else "",
+        "environment": str(subject.environment or ""),
+        "osv_db": subject.osv,
+    }
     return {
         "kgents": kgents.__version__,
         "commit": head.strip() if head else None,
         "changed": None if changed is None else bool(changed),
+        **{name: value for name, value in other.items() if value},
     }

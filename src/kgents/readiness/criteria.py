@@ -153,7 +153,7 @@ _SECURITY = (
     Criterion(
         "D1",
         "Scans have no open HIGH or CRITICAL finding",
-        "Reads the report of `kgents scan` in evidence/scan.json.",
+        "Reads the report of `kgents scan` in evidence/scan.json: of all scanners, over the tree as it was committed.",
         "kgents scan says what is open; an exception needs a reason, an owner and an end.",
         recorded.scanned,
         max_age=7 * DAY,
@@ -227,7 +227,7 @@ _LAUNCH = (
     Criterion(
         "L2",
         "There is a load baseline, valid and without errors",
-        "Reads the report of `kgents loadtest` in evidence/load-baseline.json.",
+        "Reads the report of `kgents loadtest` in evidence/load-baseline.json: 100 requests/s for 60 s, in the target.",
         "make loadtest",
         recorded.loaded,
         max_age=90 * DAY,
