@@ -168,8 +168,25 @@ def test_what_trivy_knows_to_be_vulnerable_fails_however_old_its_database(
 def test_an_old_database_of_trivy_clears_nothing(
     tree: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, day: str, verdict: str
 ) -> None:
-    put_trivy(tree.parent, monkeypatch, _answers(day, []))
+    put_trivy(tree.parent, monkeypatch, _answers(day, [{"Target": "uv.lock"}]))
     assert scanned(tree, clock, "trivy").verdict == verdict
+
+
+@pytest.mark.parametrize(("kind", "what"), [("fs", "lock file in the tree"), ("image", "packages in the image")])
+def test_a_trivy_that_recognized_nothing_clears_nothing(
+    tree: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    answer = _answers("2026-11-26", [{"Target": "uv.lock"}])
+    put_trivy(
+        tree.parent, monkeypatch, f'if [ "$1" = {kind} ]; then echo \'{{"SchemaVersion": 2}}\'; else {answer}; fi'
+    )
+    (image := tree.parent / "image.tar").touch()
+    (work := tree.parent / "work").mkdir()
+    subject = Subject(tree, work, Toolbox.usual(), clock.now(), image=image)
+    report = scan(subject, [], clock=clock, only=["trivy"])
+
+    assert report.verdict is Verdict.UNKNOWN
+    assert what in report.entries[0].scanned.unknown
 
 
 def test_a_trivy_that_somebody_else_published_is_not_run(
@@ -267,6 +284,30 @@ def test_the_command_exports_the_exceptions_that_hold(tree: Path, tmp_path: Path
 def test_a_malformed_exception_is_one_line(tree: Path, tmp_path: Path) -> None:
     with_exception(tree, EXCEPTION.replace('owner = "tests"\n', ""))
     assert "has no owner" in Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint").complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--only", "hadolint", "--report", "."), "is a directory"),
+        (("--only", "hadolint", "--sbom", "{file}"), "is a file"),
+        (("vex", "--file", "."), "is a directory"),
+    ],
+)
+def test_a_file_that_is_a_folder_is_refused_before_anything_runs(
+    tree: Path, tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
+    (file := tmp_path / "file").touch()
+    done = Cli(tmp_path)("scan", *(each.format(file=file) for each in options), "--tree", tree)
+
+    assert done.status == 2
+    assert why in " ".join(done.stderr.split())
+
+
+def test_a_report_that_can_not_be_written_is_one_line_before_anything_runs(tree: Path, tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    done = Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint", "--report", file / "report.json")
+    assert f"{file / 'report.json'} can't be written: " in done.complaint
 
 
 def test_a_scanner_that_there_is_not(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kgents.cli.options import Output, group
-from kgents.cli.output import Format, note, progress, show
+from kgents.cli.output import Format, make_folder, note, progress, show, write
 from kgents.errors import Unprocessable
 
 if TYPE_CHECKING:
@@ -36,8 +36,12 @@ def run(
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="A scanner that could not look is no failure; the report says so.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Write the report into this file, as JSON.")] = None,
-    sbom: Annotated[Path | None, typer.Option(help="Write the bills of materials into this folder.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the report into this file, as JSON.")
+    ] = None,
+    sbom: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Write the bills of materials into this folder.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run every scanner. Exit status 0 only where all of them pass.
@@ -58,6 +62,8 @@ def run(
     unknown = sorted(set(only or ()) - set(service.SCANNERS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(service.SCANNERS)}", param_hint="--only")
+    if report is not None:
+        make_folder(report)  # now, and not when all scanners have run
     accepted = exceptions.load(tree)
     clock = SystemClock()
     with tempfile.TemporaryDirectory(prefix="kgents-scan-") as work:
@@ -75,8 +81,7 @@ def run(
             shutil.copytree(bills, sbom, dirs_exist_ok=True)
             note(f"wrote {sbom}")
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(document, indent=2) + "\n")
+        write(report, json.dumps(document, indent=2) + "\n")
         note(f"wrote {report}")
     if output is Format.TABLE:
         _print(document)
@@ -89,7 +94,9 @@ def run(
 @scan.command("vex")
 def vex(
     tree: Tree = Path(),
-    file: Annotated[Path | None, typer.Option(help="Write it into this file; printed by default.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write it into this file; printed by default.")
+    ] = None,
 ) -> None:
     """Export the exceptions that hold today as OpenVEX."""
     import json
@@ -107,8 +114,7 @@ def vex(
     if file is None:
         sys.stdout.write(text)
     else:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        write(file, text)
         note(f"wrote {file}")
 
 
