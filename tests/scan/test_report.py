@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import subprocess
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -166,8 +168,25 @@ def test_what_trivy_knows_to_be_vulnerable_fails_however_old_its_database(
 def test_an_old_database_of_trivy_clears_nothing(
     tree: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, day: str, verdict: str
 ) -> None:
-    put_trivy(tree.parent, monkeypatch, _answers(day, []))
+    put_trivy(tree.parent, monkeypatch, _answers(day, [{"Target": "uv.lock"}]))
     assert scanned(tree, clock, "trivy").verdict == verdict
+
+
+@pytest.mark.parametrize(("kind", "what"), [("fs", "lock file in the tree"), ("image", "packages in the image")])
+def test_a_trivy_that_recognized_nothing_clears_nothing(
+    tree: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    answer = _answers("2026-11-26", [{"Target": "uv.lock"}])
+    put_trivy(
+        tree.parent, monkeypatch, f'if [ "$1" = {kind} ]; then echo \'{{"SchemaVersion": 2}}\'; else {answer}; fi'
+    )
+    (image := tree.parent / "image.tar").touch()
+    (work := tree.parent / "work").mkdir()
+    subject = Subject(tree, work, Toolbox.usual(), clock.now(), image=image)
+    report = scan(subject, [], clock=clock, only=["trivy"])
+
+    assert report.verdict is Verdict.UNKNOWN
+    assert what in report.entries[0].scanned.unknown
 
 
 def test_a_trivy_that_somebody_else_published_is_not_run(
@@ -199,6 +218,44 @@ def test_the_command_fails_with_findings_and_writes_them_down(tree: Path, tmp_pa
     assert document["left_out"]["osv"] == "not asked for"
 
 
+def _git(tree: Path, *arguments: str) -> None:
+    usual = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")
+    subprocess.run(["git", *usual, *arguments], cwd=tree, check=True, capture_output=True)
+
+
+def _about(tree: Path, folder: Path, *options: str | Path) -> dict[str, Any]:
+    """What the report says of what was scanned."""
+    report = tree / "evidence" / "scan.json"
+    Cli(folder)("scan", "--only", "hadolint", "--report", report, "--tree", tree, *options)
+    document: dict[str, Any] = json.loads(report.read_text())
+    return document
+
+
+def test_the_report_says_whether_the_tree_is_as_it_was_committed(tree: Path, tmp_path: Path) -> None:
+    _git(tree, "init")
+    _git(tree, "add", "--all")
+    _git(tree, "commit", "--message=all")
+    first, again = _about(tree, tmp_path), _about(tree, tmp_path)  # its report is there, and changes nothing
+    (tree / "new.py").touch()
+    changed = _about(tree, tmp_path)
+
+    assert len(first["commit"]) == 40
+    assert (first["changed"], again["changed"], changed["changed"]) == (False, False, True)
+
+
+def test_the_report_names_what_it_was_not_of_by_default(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _about(tree, tmp_path, "--environment", tmp_path, "--osv-db", "osv.zip")
+    assert {name: other.get(name) for name in ("tree", "environment", "osv_db")} == {
+        "tree": str(tree),
+        "environment": str(tmp_path),
+        "osv_db": "osv.zip",
+    }
+    monkeypatch.chdir(tree)
+    assert not {"tree", "environment", "osv_db"} & _about(tree, tmp_path).keys()
+
+
 def test_the_command_passes_with_an_exception_that_holds(tree: Path, tmp_path: Path) -> None:
     with_exception(tree, EXCEPTION.replace("2026-11-26", "9999-12-31"))
     done = Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint", "-o", "yaml")
@@ -227,6 +284,30 @@ def test_the_command_exports_the_exceptions_that_hold(tree: Path, tmp_path: Path
 def test_a_malformed_exception_is_one_line(tree: Path, tmp_path: Path) -> None:
     with_exception(tree, EXCEPTION.replace('owner = "tests"\n', ""))
     assert "has no owner" in Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint").complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--only", "hadolint", "--report", "."), "is a directory"),
+        (("--only", "hadolint", "--sbom", "{file}"), "is a file"),
+        (("vex", "--file", "."), "is a directory"),
+    ],
+)
+def test_a_file_that_is_a_folder_is_refused_before_anything_runs(
+    tree: Path, tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
+    (file := tmp_path / "file").touch()
+    done = Cli(tmp_path)("scan", *(each.format(file=file) for each in options), "--tree", tree)
+
+    assert done.status == 2
+    assert why in " ".join(done.stderr.split())
+
+
+def test_a_report_that_can_not_be_written_is_one_line_before_anything_runs(tree: Path, tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    done = Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint", "--report", file / "report.json")
+    assert f"{file / 'report.json'} can't be written: " in done.complaint
 
 
 def test_a_scanner_that_there_is_not(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
+
+from kgents.errors import Unprocessable
 
 
 class Format(StrEnum):
@@ -55,6 +58,27 @@ def note(text: str) -> None:
 def printable(text: str) -> str:
     """The text with control characters, other than new lines and tabs, made visible."""
     return text.translate(_CONTROLS)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder in which a file is to be. Raises Unprocessable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from None
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, and make its folder. Raises Unprocessable."""
+    make_folder(path)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise _not_written(path, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> Unprocessable:
+    return Unprocessable(f"{path} can't be written: {error.strerror}. Name another file.", code="not-written")
 
 
 @contextmanager

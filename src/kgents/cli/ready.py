@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kgents.cli.options import Output, group
-from kgents.cli.output import Format, note, printable, show
+from kgents.cli.output import Format, note, printable, show, write
 from kgents.errors import NotFound, Unprocessable
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def run(
         ) as target,
     ):
         results = Engine(GRAPH, target, kept, waived, clock, tell).run(only or ())
+    for each in target.left_behind:
+        note(f"a tenant of the checks is left: {each}. Delete it: kgents tenant update ID --status deleted")
     if output is not Format.TABLE:
         show([_row(GRAPH.get(name), each) for name, each in sorted(results.items())], output)
     open_ = standing(results.values())
@@ -232,9 +234,9 @@ def explain(
 
 @ready.command("render")
 def render(
-    markdown: Annotated[Path | None, typer.Option(help="Write the checklist as Markdown.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write it as a web page.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write it as JUnit's XML, for CI.")] = None,
+    markdown: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the checklist as Markdown.")] = None,
+    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write it as a web page.")] = None,
+    junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write it as JUnit's XML, for CI.")] = None,
     ledger: LedgerFolder = _LEDGER,
     waivers: Waivers = _WAIVERS,
     target: Annotated[str, typer.Option(help="The installation, as the ledger names it; its last by default.")] = "",
@@ -246,11 +248,10 @@ def render(
     from kgents.readiness.criteria import GRAPH
 
     kept, name, results = _latest(project, ledger, waivers, target)
-    kept.verify()
     page = of_render.Page(GRAPH, results, name, kept.lines()[-1]["hash"], SystemClock().now())
-    for path, write in ((markdown, of_render.markdown), (html, of_render.html), (junit, of_render.junit)):
+    for path, rendered in ((markdown, of_render.markdown), (html, of_render.html), (junit, of_render.junit)):
         if path is not None:
-            path.write_text(write(page))
+            write(path, rendered(page))
     note(page.verdict)
 
 
@@ -259,11 +260,15 @@ def verify(ledger: LedgerFolder = _LEDGER, project: Project = Path()) -> None:
     """Check that no line of the ledger, and no evidence, was changed."""
     from kgents.readiness.ledger import Ledger
 
-    note(f"{Ledger(project / ledger).verify()} lines, each as it was written")
+    kept = Ledger(project / ledger)
+    count = kept.verify()
+    if not count:
+        raise NotFound(f"{kept.path} has no line yet. Run: kgents ready")
+    note(f"{count} lines, each as it was written")
 
 
 def _latest(project: Path, folder: Path, waivers: Path, target: str) -> tuple[Ledger, str, dict[str, Result]]:
-    """The ledger, an installation in it, and its last results as they count now."""
+    """The ledger, which was verified, an installation in it, and its last results as they count now."""
     from kgents.clock import SystemClock
     from kgents.readiness import waivers as of_waivers
     from kgents.readiness.criteria import GRAPH
@@ -271,6 +276,7 @@ def _latest(project: Path, folder: Path, waivers: Path, target: str) -> tuple[Le
     from kgents.readiness.ledger import Ledger
 
     kept, now = Ledger(project / folder), SystemClock().now()
+    kept.verify()
     names = [line["target"] for line in kept.lines() if line["kind"] == "result"]
     if not names or (target and target not in names):
         raise NotFound(f"{kept.path} has no result of {target or 'any installation'} yet. Run: kgents ready")

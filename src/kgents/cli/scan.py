@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kgents.cli.options import Output, group
-from kgents.cli.output import Format, note, progress, show
+from kgents.cli.output import Format, make_folder, note, progress, show, write
 from kgents.errors import Unprocessable
+
+if TYPE_CHECKING:
+    from kgents.scan.subject import Subject
 
 scan = group("Scan the dependencies, the image and the configuration.")
 
@@ -33,8 +36,12 @@ def run(
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="A scanner that could not look is no failure; the report says so.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Write the report into this file, as JSON.")] = None,
-    sbom: Annotated[Path | None, typer.Option(help="Write the bills of materials into this folder.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the report into this file, as JSON.")
+    ] = None,
+    sbom: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Write the bills of materials into this folder.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run every scanner. Exit status 0 only where all of them pass.
@@ -55,6 +62,8 @@ def run(
     unknown = sorted(set(only or ()) - set(service.SCANNERS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(service.SCANNERS)}", param_hint="--only")
+    if report is not None:
+        make_folder(report)  # now, and not when all scanners have run
     accepted = exceptions.load(tree)
     clock = SystemClock()
     with tempfile.TemporaryDirectory(prefix="kgents-scan-") as work:
@@ -63,7 +72,7 @@ def run(
         )
         with progress("scanning"):
             found = service.scan(subject, accepted, clock=clock, only=only or (), allow_unknown=allow_unknown, say=note)
-        document = {**_of_what(subject.tree), **found.document()}
+        document = {**_of_what(subject), **found.document()}
         bills = subject.work / "sbom"
         missing = sbom is not None and not (bills.exists() and any(bills.iterdir()))
         if missing:
@@ -72,8 +81,7 @@ def run(
             shutil.copytree(bills, sbom, dirs_exist_ok=True)
             note(f"wrote {sbom}")
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(document, indent=2) + "\n")
+        write(report, json.dumps(document, indent=2) + "\n")
         note(f"wrote {report}")
     if output is Format.TABLE:
         _print(document)
@@ -86,7 +94,9 @@ def run(
 @scan.command("vex")
 def vex(
     tree: Tree = Path(),
-    file: Annotated[Path | None, typer.Option(help="Write it into this file; printed by default.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write it into this file; printed by default.")
+    ] = None,
 ) -> None:
     """Export the exceptions that hold today as OpenVEX."""
     import json
@@ -104,8 +114,7 @@ def vex(
     if file is None:
         sys.stdout.write(text)
     else:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        write(file, text)
         note(f"wrote {file}")
 
 
@@ -137,15 +146,23 @@ def _exception(each: dict[str, str]) -> str:
     return f"{each['scanner']} {each['rule']} in {each['where']}, until {each['until']} ({each['owner']})"
 
 
-def _of_what(tree: Path) -> dict[str, Any]:
-    """Which kgents scanned which commit."""
+def _of_what(subject: Subject) -> dict[str, Any]:
+    """Which kgents scanned which commit, and whether anything but evidence, where reports go, was changed since; with
+    the tree, the environment and OSV's database where they were not the usual ones.
+    """
     import kgents
     from kgents.scan.toolbox import git
 
-    head = git(tree, "rev-parse", "HEAD")
-    changed = git(tree, "status", "--porcelain")
+    head = git(subject.tree, "rev-parse", "HEAD")
+    changed = git(subject.tree, "status", "--porcelain", "--", ".", ":(exclude)evidence")
+    other = {
+        "tree": str(subject.tree) if subject.tree != Path.cwd() else "",
+        "environment": str(subject.environment or ""),
+        "osv_db": subject.osv,
+    }
     return {
         "kgents": kgents.__version__,
         "commit": head.strip() if head else None,
         "changed": None if changed is None else bool(changed),
+        **{name: value for name, value in other.items() if value},
     }

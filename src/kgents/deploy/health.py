@@ -32,7 +32,8 @@ class WayIn:
     host: str
 
     def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{self.host or self.address}:{self.port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{'https' if self.tls else 'http'}://{self.host or address}:{self.port}"
 
 
 def report(kubectl: Kubectl, namespace: str, objects: Sequence[Object], *, seconds: float) -> tuple[str, Any]:

@@ -61,22 +61,33 @@ def _local(pid: int) -> Use:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Processes anywhere, from their pages of metrics in Prometheus' text format."""
+    """Processes anywhere, from their pages of metrics in Prometheus' text format. Each is named by its kind, such as
+    `api`; where several pages are of a kind, as pods of one are: `kgents-api-1`, in the order of the pages.
+    """
 
     urls: Sequence[str]
     every: float = 1.0
+    _kinds: dict[str, str] = field(default_factory=dict, init=False)
+    """What each page was last, so that a name stays also while a page does not answer."""
 
     def look(self) -> dict[str, Use]:
         found = {}
         for url in self.urls:
             with contextlib.suppress(httpx2.HTTPError, KeyError, ValueError):
-                name, use = _page(httpx2.get(url, timeout=5, trust_env=False).raise_for_status().text)
-                found[name] = use
-        return found
+                self._kinds[url], found[url] = _page(
+                    httpx2.get(url, timeout=5, trust_env=False).raise_for_status().text
+                )
+        return {self._name(url): use for url, use in found.items()}
+
+    def _name(self, url: str) -> str:
+        kind = self._kinds[url]
+        same = [each for each in dict.fromkeys(self.urls) if self._kinds.get(each) == kind]
+        return kind if len(same) == 1 else f"kgents-{kind}-{same.index(url) + 1}"
 
 
 def _page(text: str) -> tuple[str, Use]:
-    values = {}
+    values: dict[str, float] = {}
+    build: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
         series, _, labels = name.partition("{")

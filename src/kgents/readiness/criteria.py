@@ -153,7 +153,7 @@ _SECURITY = (
     Criterion(
         "D1",
         "Scans have no open HIGH or CRITICAL finding",
-        "Reads the report of `kgents scan` in evidence/scan.json.",
+        "Reads the report of `kgents scan` in evidence/scan.json: of all scanners, over the tree as it was committed.",
         "kgents scan says what is open; an exception needs a reason, an owner and an end.",
         recorded.scanned,
         max_age=7 * DAY,
@@ -169,7 +169,7 @@ _SECURITY = (
     Criterion(
         "D3",
         "Network policies deny all but the flows of docs/saas/security.md",
-        "Looks for a policy that denies all, and for one for each workload.",
+        "Looks for a policy that denies all, for one for each workload, and for none that allows anyone.",
         "Add deploy/components/network-policies to the overlay.",
         cluster.network_policies,
     ),
@@ -218,7 +218,7 @@ _LAUNCH = (
     Criterion(
         "L1",
         "Disruption budgets let a node be drained, and no more",
-        "Reads the status of the PodDisruptionBudgets.",
+        "Reads the status of the PodDisruptionBudgets: one pod may go, and of NATS no more, of the others not all.",
         "kubectl get poddisruptionbudget says how many pods are healthy.",
         cluster.disruption_budgets,
         needs=("A1",),
@@ -227,7 +227,7 @@ _LAUNCH = (
     Criterion(
         "L2",
         "There is a load baseline, valid and without errors",
-        "Reads the report of `kgents loadtest` in evidence/load-baseline.json.",
+        "Reads the report of `kgents loadtest` in evidence/load-baseline.json: 100 requests/s for 60 s, in the target.",
         "make loadtest",
         recorded.loaded,
         max_age=90 * DAY,
@@ -254,7 +254,7 @@ _LAUNCH = (
     Criterion(
         "L5",
         "Every alert is evaluated, over every process",
-        "Asks Prometheus for its rules and for kgents_build_info.",
+        "Asks Prometheus for its rules, and for kgents_build_info of the API and the workers in the namespace.",
         "Add deploy/components/prometheus to the overlay.",
         observed.alerts,
         attention=20,
@@ -269,7 +269,7 @@ _LAUNCH = (
     Criterion(
         "L7",
         "Ledger and meter agree to the token",
-        "Runs kgents usage reconcile in a pod of the workers.",
+        "Runs kgents usage reconcile in a pod of the API.",
         "kgents usage reconcile --repair",
         cluster.reconciled,
         needs=("A3",),

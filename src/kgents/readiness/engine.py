@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Any
 
 from kgents.clock import SECOND, Clock
 from kgents.errors import KgentsError
@@ -83,7 +84,8 @@ class Engine:
         try:
             found = criterion.check(self._target)
         except Broken as error:
-            result = self._result(criterion, Verdict.FAIL, error.detail, self._ledger.keep(error.seen))
+            evidence, lost = self._kept(error.seen)
+            result = self._result(criterion, Verdict.FAIL, f"{error.detail}{lost}", evidence)
         except KgentsError as error:
             result = self._result(criterion, Verdict.UNKNOWN, error.detail)
         except Exception as error:  # a check that breaks has shown nothing
@@ -92,10 +94,20 @@ class Engine:
             )
         else:
             result = self._judged(criterion, found)
-        return replace(result, seconds=time.monotonic() - started)
+        detail = result.detail.encode(errors="backslashreplace").decode()  # it may repeat what a server answered
+        return replace(result, detail=detail, seconds=time.monotonic() - started)
+
+    def _kept(self, seen: Mapping[str, Any]) -> tuple[str, str]:
+        """The hash of what was seen; or nothing, and why it could not be kept. That ends no run."""
+        try:
+            return self._ledger.keep(seen), ""
+        except (OSError, TypeError, ValueError) as error:
+            return "", f" What was seen could not be kept: {error}."
 
     def _judged(self, criterion: Criterion, found: Found) -> Result:
-        evidence = self._ledger.keep(found.seen)
+        evidence, lost = self._kept(found.seen)
+        if lost:
+            return self._result(criterion, Verdict.UNKNOWN, f"{found.detail}{lost}")
         time_ = found.time if found.time is not None else self._clock.now()
         commit = found.commit or self._target.commit
         result = Result(criterion.id, Verdict.PASS, found.detail, time_, commit, evidence)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,14 @@ START = 64 * "0"
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a JSON value, in its one form: sorted keys, no spaces, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The SHA-256 of a JSON value, in its one form: as it is read again, sorted keys, no spaces, UTF-8."""
+    read_again = json.loads(json.dumps(value))
+    return hashlib.sha256(_bytes(read_again, sort_keys=True, separators=(",", ":"))).hexdigest()
+
+
+def _bytes(value: Any, **form: Any) -> bytes:
+    """JSON in UTF-8. Half of a surrogate pair, which UTF-8 does not have, is escaped as JSON does it."""
+    return json.dumps(value, ensure_ascii=False, **form).encode(errors="backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +51,30 @@ class Ledger:
         path = self.folder / "seen" / f"{hash_}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(seen, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+            unfinished = path.with_suffix(f".{secrets.token_hex(8)}")  # other threads may keep the same
+            unfinished.write_bytes(_bytes(seen, sort_keys=True, indent=1) + b"\n")
             unfinished.rename(path)
         return hash_
 
     def add(self, kind: str, time: int, **fields: Any) -> str:
-        """Add a line, and answer its hash. Several processes may add at once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            last = self._last(file.read())
-            line = {"kind": kind, "at": to_rfc3339(time), **fields, "before": last}
-            line["hash"] = digest(line)
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a line, and answer its hash. Several processes may add at once. Raises Unprocessable for a file that
+        can't be written, or whose last line is not one of the ledger's.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                last = self._last(file.read())
+                line = {"kind": kind, "at": to_rfc3339(time), **fields, "before": last}
+                line["hash"] = digest(line)
+                file.write(_bytes(line) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise Unprocessable(
+                f"{self.path} can't be written: {error.strerror}. Another folder: --ledger", code="ledger"
+            ) from None
         return str(line["hash"])
 
     def result(self, result: Result, now: int, target: str, run: str) -> str:
@@ -81,24 +94,34 @@ class Ledger:
         )
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines. Raises Unprocessable for one that is no JSON object."""
+        """All lines. Raises Unprocessable for one that is not the ledger's, and for a file that can't be read."""
         return list(self._lines())
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
             return
-        for number, text in enumerate(self.path.read_text().splitlines(), 1):
-            try:
-                line = json.loads(text)
-                line["hash"], line["before"]
-            except (ValueError, KeyError, TypeError):
-                raise _broken(self.path, number, "is not one of the ledger's") from None
-            yield line
+        except OSError as error:
+            raise Unprocessable(
+                f"{self.path} can't be read: {error.strerror}. Another folder: --ledger", code="ledger"
+            ) from None
+        for number, text in enumerate(_split(content), 1):
+            yield self._line(text, number)
+
+    def _line(self, text: bytes, number: int) -> dict[str, Any]:
+        try:
+            line: dict[str, Any] = json.loads(text.decode())
+            line["kind"], line["hash"], line["before"]
+        except (ValueError, KeyError, TypeError):
+            raise _broken(self.path, number, "is not one of the ledger's") from None
+        return line
 
     def _last(self, content: bytes) -> str:
+        lines = _split(content)
         if content and not content.endswith(b"\n"):
-            raise _broken(self.path, content.count(b"\n") + 1, "was not written to its end")
-        return str(json.loads(content.splitlines()[-1])["hash"]) if content else START
+            raise _broken(self.path, len(lines), "was not written to its end")
+        return str(self._line(lines[-1], len(lines))["hash"]) if lines else START
 
     def latest(self, target: str) -> dict[str, Result]:
         """The last result of each criterion at a target."""
@@ -140,6 +163,11 @@ class Ledger:
             same = False
         if not same:
             raise _broken(self.path, number, f"tells of evidence that is not there as it was: {path}")
+
+
+def _split(content: bytes) -> list[bytes]:
+    """The lines. A line feed ends one and nothing else does: JSON may hold what splitlines() splits at, as U+2028."""
+    return content.removesuffix(b"\n").split(b"\n") if content else []
 
 
 def _broken(path: Path, number: int, what: str) -> Unprocessable:

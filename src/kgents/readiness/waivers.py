@@ -32,7 +32,9 @@ def load(path: Path) -> dict[str, Waiver]:
     try:
         document = tomllib.loads(path.read_text())
         found = [Waiver(**each) for each in document.get("waiver", [])]
-    except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise _malformed(path, error.strerror or type(error).__name__) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
         raise _malformed(path, str(error)) from None
     for each in found:
         if not isinstance(each.until, date) or isinstance(each.until, datetime):

@@ -82,7 +82,7 @@ def load(tree: Path) -> list[Acceptance]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Unprocessable(f"{path} is not TOML: {error}.", code="exceptions") from None
     entries = document.pop("exception", [])
-    if document or not isinstance(entries, list):
+    if document or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unprocessable(f"{path} may hold nothing but [[exception]] tables.", code="exceptions")
     return [_acceptance(path, number, entry) for number, entry in enumerate(entries, 1)]
 

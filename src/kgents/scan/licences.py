@@ -12,7 +12,8 @@ from kgents.scan.subject import Subject
 
 _DENIED = re.compile(
     r"(?<![A-Z])A?GPL|AFFERO|GENERAL PUBLIC LICEN|SSPL|SERVER SIDE PUBLIC|BUSL|BUSINESS SOURCE|ELASTIC-|POLYFORM|BY-NC"
-    r"|COMMONS.CLAUSE|PROPRIETARY|NON.?COMMERCIAL"
+    r"|COMMONS.CLAUSE|PROPRIETARY|NON.?COMMERCIAL|EUPL|EUROPEAN UNION PUBLIC|(?<![A-Z])(NP)?OSL-"
+    r"|OPEN SOFTWARE LICEN|BY-SA"
 )
 _WEAK = re.compile(r"LGPL|LESSER GENERAL|LIBRARY GENERAL")
 _TOKEN = re.compile(r"\(|\)|[^\s()]+")
@@ -28,8 +29,8 @@ def judge(packages: Iterable[Distribution]) -> list[Finding]:
     """A finding for each package that is denied, weakly copyleft, or says nothing of its licence."""
     findings = []
     for package in packages:
-        said = licence_of(package)
-        severity = verdict(said)
+        said, is_expression = licence_of(package)
+        severity = verdict(said, is_expression=is_expression)
         if severity is not None:
             findings.append(
                 Finding(
@@ -43,31 +44,34 @@ def judge(packages: Iterable[Distribution]) -> list[Finding]:
     return findings
 
 
-def licence_of(package: Distribution) -> str:
-    """A package's SPDX expression, else its classifiers, else the first line of its licence; "" for nothing."""
+def licence_of(package: Distribution) -> tuple[str, bool]:
+    """A package's SPDX expression, else its classifiers, else the first line of its licence, "" for nothing; and
+    whether it is an expression.
+    """
     metadata = package.metadata
     expression = next(iter(metadata.get_all("License-Expression") or ()), "").strip()
     if expression:
-        return expression
+        return expression, True
     classifiers = [
         name.rpartition("::")[2].strip()
         for name in metadata.get_all("Classifier") or ()
         if name.startswith("License ::") and name.count("::") > (1 if "OSI Approved" in name else 0)
     ]
     if classifiers:
-        return " AND ".join(f"({name.replace('(', '').replace(')', '')})" for name in classifiers)
+        return " AND ".join(f"({name.replace('(', '').replace(')', '')})" for name in classifiers), False
     text = next(iter(metadata.get_all("License") or ()), "").strip()
-    return "" if text.upper() == "UNKNOWN" else text.partition("\n")[0][:120]
+    return "" if text.upper() == "UNKNOWN" else text.partition("\n")[0][:120], False
 
 
-def verdict(said: str) -> Severity | None:
+def verdict(said: str, *, is_expression: bool = False) -> Severity | None:
     """HIGH for what is denied or not said, MEDIUM for the LGPL, None for what is fine.
 
-    Of alternatives (OR) the best counts, of parts (AND) the worst. A denied licence stays so with an exception (WITH).
+    Of an expression's alternatives (OR) the best counts, of its parts (AND) the worst. A denied licence stays so with
+    an exception (WITH). Other words have no alternatives: "GPLv3 or later" is no choice.
     """
     if not said:
         return Severity.HIGH
-    worst = _either(_TOKEN.findall(said))
+    worst = _either(_TOKEN.findall(said)) if is_expression else _level([said])
     return (None, Severity.MEDIUM, Severity.HIGH)[worst]
 
 

@@ -141,8 +141,13 @@ def vulnerabilities(subject: Subject) -> Scanned:
     """The tree's lock files, and the image's packages where there is one."""
     trivy = Trivy.of(subject)
     results = trivy.report(subject, "fs", str(subject.copy()), "--scanners", "vuln")
+    if not results:
+        raise Broken("Trivy recognized no lock file in the tree", code="scanner")
     if subject.image is not None:
-        results += trivy.report(subject, "image", _input(subject), "--scanners", "vuln", "--cache-backend", "memory")
+        packages = trivy.report(subject, "image", _input(subject), "--scanners", "vuln", "--cache-backend", "memory")
+        if not packages:
+            raise Broken("Trivy recognized no packages in the image", code="scanner")
+        results += packages
     day = trivy.day_of_database(subject)
     findings = [
         Finding(

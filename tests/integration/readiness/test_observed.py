@@ -77,7 +77,7 @@ class Stack:
         self.ready = 200
         self.extra = ""  # what is in the log store besides kgents' own log
         self.rules: dict[str, str] = {"Backlog": "ok", "Quorum": "ok"}
-        self.scraped = 1
+        self.scraped = {("kgents-agents", "api"): 2, ("kgents-agents", "worker"): 1}
         self.queries: list[str] = []
 
     def lines(self) -> list[str]:
@@ -99,10 +99,16 @@ class Stack:
                 values = [[0 for _ in self.lines()], self.lines()]
                 return Reply(200, {"results": {"A": {"frames": [{"data": {"values": values}}]}}})
             case "/api/v1/rules":
-                rules = [{"name": name, "health": health} for name, health in self.rules.items()]
+                rules = [{"name": name, "health": each} for name, all_ in self.rules.items() for each in all_.split()]
                 return Reply(200, {"data": {"groups": [{"rules": rules}]}})
             case "/api/v1/query":
-                return Reply(200, {"data": {"result": [{}] * self.scraped}})
+                series = [
+                    {"metric": {"namespace": namespace, "process": process}}
+                    for (namespace, process), count in self.scraped.items()
+                    for _ in range(count)
+                    if given["query"] == f'kgents_build_info{{namespace="{namespace}"}}'
+                ]
+                return Reply(200, {"data": {"result": series}})
         return Reply(404, "no such route")
 
     def _found(self, query: str) -> list[list[str]]:
@@ -199,10 +205,13 @@ def test_a_dashboard_without_a_log_panel_is_a_fail(project: Path, up: Up) -> Non
 
 def test_alerts_that_are_evaluated_are_a_pass(project: Path) -> None:
     with checked(Stack(), project) as target:
-        assert observed.alerts(target).detail == "2 alerts are evaluated over 1 processes."
+        assert observed.alerts(target).detail == "2 alerts are evaluated over 3 processes."
 
 
-@pytest.mark.parametrize("rules", [{"Backlog": "ok"}, {"Backlog": "ok", "Quorum": "err"}])
+@pytest.mark.parametrize(
+    "rules",
+    [{"Backlog": "ok"}, {"Backlog": "ok", "Quorum": "err"}, {"Backlog": "ok", "Quorum": "err ok"}],
+)
 def test_an_alert_that_is_missing_or_errs_is_a_fail(project: Path, rules: dict[str, str]) -> None:
     stack = Stack()
     stack.rules = rules
@@ -210,10 +219,21 @@ def test_an_alert_that_is_missing_or_errs_is_a_fail(project: Path, rules: dict[s
         observed.alerts(target)
 
 
-def test_alerts_over_nothing_are_a_fail(project: Path) -> None:
+def test_an_alert_of_which_one_rule_is_not_loaded_is_a_fail(project: Path) -> None:
+    twice = {"groups": [{"name": "kgents", "rules": [{"alert": "Backlog"}, {"alert": "Quorum"}, {"alert": "Quorum"}]}]}
+    (project / observed.RULES / "rules.yaml").write_text(yaml.safe_dump(twice))
+    with checked(Stack(), project) as target, pytest.raises(Broken, match=r"Quorum \(missing\)"):
+        observed.alerts(target)
+
+
+@pytest.mark.parametrize(
+    "scraped",
+    [{}, {("elsewhere", "api"): 1, ("elsewhere", "worker"): 1}, {("kgents-agents", "api"): 2}],
+)
+def test_alerts_that_do_not_see_the_workers_are_a_fail(project: Path, scraped: dict[tuple[str, str], int]) -> None:
     stack = Stack()
-    stack.scraped = 0
-    with checked(stack, project) as target, pytest.raises(Broken, match="scrapes no process"):
+    stack.scraped = scraped
+    with checked(stack, project) as target, pytest.raises(Broken, match=r"scrapes no process of kgents-agents.*worker"):
         observed.alerts(target)
 
 

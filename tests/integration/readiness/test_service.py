@@ -91,6 +91,33 @@ def test_what_checks_made_is_deleted_afterwards(up: Up) -> None:
         assert admin.get(f"/v1/tenants/{mine}").json()["status"] == "deleted"
 
 
+def test_a_tenant_that_can_not_be_deleted_is_named_and_ends_nothing() -> None:
+    made = {"id": "ten_1", "token": "kg_a_b"}
+    with (
+        replying(lambda asked: Reply(503 if asked.method == "PATCH" else 200, made)) as url,
+        Target(SystemClock(), Path(), bytes, context="nowhere", url=url, admin_key="kg_c_d") as target,
+    ):
+        target.tenant()
+    (left,) = target.left_behind
+    assert left.startswith(f"ten_1 (PATCH {url}/v1/tenants/ten_1 answers 503")
+
+
+def test_a_tenant_that_could_not_be_made_ready_is_deleted_too() -> None:
+    asked: list[str] = []
+
+    def reply(request: Asked) -> Reply:
+        asked.append(f"{request.method} {request.path}")
+        return Reply(503 if "api-keys" in request.path else 200, {"id": "ten_1"})
+
+    with (
+        replying(reply) as url,
+        Target(SystemClock(), Path(), bytes, url=url, admin_key="kg_c_d") as target,
+        pytest.raises(NotShown),
+    ):
+        target.tenant()
+    assert asked[-1] == "PATCH /v1/tenants/ten_1"
+
+
 def test_without_an_administrators_key_nothing_is_shown(up: Up) -> None:
     with target_of(up, admin_key="") as target, pytest.raises(NotShown, match="KGENTS_ADMIN_KEY"):
         service.tenants_are_apart(target)

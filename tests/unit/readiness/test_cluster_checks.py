@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from kgents.clock import SECOND, ManualClock, to_rfc3339
+from kgents.deploy.health import WayIn
 from kgents.deploy.kubectl import Refused
 from kgents.readiness.checks import cluster, disruptive
 from kgents.readiness.model import Broken, Found, NotShown
-from kgents.readiness.target import Target
+from kgents.readiness.target import Target, Tenant
 
 CLOCK = ManualClock()
 SPACE = "kgents-agents"
@@ -25,6 +26,7 @@ class Held:
     def __init__(self, objects: Objects, answers: list[Any] | None = None) -> None:
         self.objects = objects
         self.answers = answers
+        self.deleted: list[str] = []
 
     def list(self, kind: str, _namespace: str, selector: str = "") -> list[dict[str, Any]]:
         wanted = dict(part.split("=") for part in selector.split(",")) if selector else {}
@@ -35,6 +37,9 @@ class Held:
 
     def get(self, kind: str, _namespace: str, name: str) -> dict[str, Any] | None:
         return next((each for each in self.objects.get(kind, ()) if each["metadata"]["name"] == name), None)
+
+    def delete(self, _kind: str, _namespace: str, name: str) -> None:
+        self.deleted.append(name)
 
     def execute(self, *_: Any) -> Any:
         if not self.answers:
@@ -67,7 +72,44 @@ def pod(app: str, node: str, image: str = "kgents@sha256:0", **metadata: Any) ->
     return {
         "metadata": {"name": f"{app}-{node}", "labels": {"app.kubernetes.io/name": app}, **metadata},
         "spec": {"nodeName": node, "containers": [{"image": image}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     }
+
+
+def evicted(app: str, node: str) -> dict[str, Any]:
+    return {**pod(app, node), "status": {"phase": "Failed", "reason": "Evicted"}}
+
+
+def pending(app: str) -> dict[str, Any]:
+    return {**pod(app, "none"), "spec": {"containers": [{"image": "kgents"}]}, "status": {"phase": "Pending"}}
+
+
+def unready(app: str, node: str) -> dict[str, Any]:
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}
+    return {**pod(app, node), "status": status}
+
+
+def budget(name: str, allowed: int) -> dict[str, Any]:
+    selector = {"matchLabels": {"app.kubernetes.io/name": name}}
+    metadata = {"name": name, "labels": {}}
+    return {"metadata": metadata, "spec": {"selector": selector}, "status": {"disruptionsAllowed": allowed}}
+
+
+BUDGETS = [budget(name, 1) for name in ("kgents-api", "kgents-worker", "kgents-nats")]
+
+
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    selector = {"matchLabels": {"app.kubernetes.io/name": name}}
+    return {"metadata": {"name": name, "labels": {}}, "spec": {"podSelector": selector, **spec}}
+
+
+PUBLIC = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}
+POLICIES = [
+    policy("kgents-default-deny", podSelector={}, policyTypes=["Ingress", "Egress"]),
+    policy("kgents-api", ingress=[{"from": [{"podSelector": {}}]}], egress=[{"to": [PUBLIC]}]),
+    policy("kgents-worker"),
+    policy("kgents-nats"),
+]
 
 
 def installation(**changed: Any) -> Objects:
@@ -91,6 +133,8 @@ def installation(**changed: Any) -> Objects:
             }
         ],
         "cronjob": [copied(CLOCK.now() - 600 * SECOND)],
+        "poddisruptionbudget": BUDGETS,
+        "networkpolicy": POLICIES,
     }
     return {**objects, **changed}
 
@@ -107,6 +151,8 @@ CHECKS: list[Callable[[Target], Found]] = [
     cluster.images,
     cluster.log_collector,
     cluster.backups,
+    cluster.disruption_budgets,
+    cluster.network_policies,
 ]
 
 
@@ -136,14 +182,38 @@ PODS = installation()["pods"]
             {"pods": [pod("kgents-api", "one"), pod("kgents-api", "two", deletionTimestamp="now"), *PODS[2:]]},
         ),
         (cluster.spread, {"pods": [*PODS[:2], *[pod("kgents-nats", "one")] * 3]}),
+        (cluster.spread, {"pods": [pod("kgents-api", "one"), evicted("kgents-api", "two"), *PODS[2:]]}),
+        (cluster.spread, {"pods": [pod("kgents-api", "one"), pending("kgents-api"), *PODS[2:]]}),
+        (cluster.spread, {"pods": [pod("kgents-api", "one"), unready("kgents-api", "two"), *PODS[2:]]}),
         (cluster.images, {"pods": [pod("kgents-api", "one", "kgents:latest")]}),
         (cluster.images, {"pods": []}),
         (cluster.log_collector, {"daemonset": []}),
         (cluster.log_collector, {"pods": PODS[:-1]}),
+        (cluster.log_collector, {"pods": [*PODS[:-1], evicted("kgents-log-collector", "three")]}),
         (cluster.backups, {"cronjob": []}),
         (cluster.backups, {"cronjob": [copied(CLOCK.now() - 3 * 3600 * SECOND)]}),
         (cluster.backups, {"cronjob": [copied(CLOCK.now(), suspended=True)]}),
+        (cluster.disruption_budgets, {"poddisruptionbudget": BUDGETS[:2]}),
+        (cluster.disruption_budgets, {"poddisruptionbudget": [*BUDGETS[:2], budget("kgents-nats", 0)]}),
+        (cluster.disruption_budgets, {"poddisruptionbudget": [*BUDGETS[:2], budget("kgents-nats", 3)]}),
+        (cluster.disruption_budgets, {"poddisruptionbudget": [*BUDGETS[:2], budget("kgents-nats", 2)]}),
+        (cluster.disruption_budgets, {"poddisruptionbudget": [budget("kgents-api", 2), *BUDGETS[1:]]}),
+        (cluster.network_policies, {"networkpolicy": POLICIES[1:]}),
+        (cluster.network_policies, {"networkpolicy": POLICIES[:-1]}),
+        (cluster.network_policies, {"networkpolicy": [*POLICIES, policy("all", ingress=[{}])]}),
+        (cluster.network_policies, {"networkpolicy": [*POLICIES, policy("all", podSelector={}, egress=[{}])]}),
+        (cluster.network_policies, {"networkpolicy": [*POLICIES, policy("all", ingress=[{"ports": [{"port": 1}]}])]}),
+        (cluster.network_policies, {"networkpolicy": [*POLICIES, policy("all", egress=[{"to": []}])]}),
+        (
+            cluster.network_policies,
+            {"networkpolicy": [*POLICIES, policy("all", ingress=[{"from": [{"namespaceSelector": {}}]}])]},
+        ),
+        (
+            cluster.network_policies,
+            {"networkpolicy": [*POLICIES, policy("all", egress=[{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}])]},
+        ),
         (disruptive.killed_pod, {"pods": PODS[:1]}),
+        (disruptive.killed_pod, {"pods": [evicted("kgents-api", "one"), pod("kgents-api", "two")]}),
     ],
 )
 def test_what_is_not_is_a_fail(
@@ -152,6 +222,30 @@ def test_what_is_not_is_a_fail(
     monkeypatch.setattr(disruptive, "_under_load", lambda _target, do, _what: do())
     with pytest.raises(Broken):
         check(target(installation(**changed)))
+
+
+def test_the_pod_that_is_killed_is_one_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disruptive, "_under_load", lambda _target, do, _what: do())
+    installed = target(
+        installation(pods=[evicted("kgents-api", "one"), pod("kgents-api", "two"), pod("kgents-api", "three")])
+    )
+    disruptive.killed_pod(installed)
+    assert installed.kubectl.deleted == ["kgents-api-two"]  # type: ignore[attr-defined]
+
+
+def test_a_load_that_broke_off_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disruptive, "BEFORE", 0.0)
+    monkeypatch.setattr(disruptive, "AFTER", 0.0)
+    monkeypatch.setattr(disruptive, "_recovered", lambda _target: None)
+    installed = target(installation())
+    installed.url = "http://fd00::1:80"  # no URL: the address needs brackets
+    monkeypatch.setattr(installed, "tenant", lambda: Tenant("ten_1", "key"))
+    with pytest.raises(NotShown, match=r"The load broke off: InvalidURL.*while a pod of the API was deleted"):
+        disruptive.killed_pod(installed)
+
+
+def test_a_gateways_ipv6_address_is_in_brackets() -> None:
+    assert str(WayIn("gateway/kgents", "fd00::1", 80, False, "")) == "http://[fd00::1]:80"
 
 
 def test_a_copy_that_was_never_made_shows_nothing() -> None:

@@ -75,6 +75,34 @@ def test_only_what_is_shown_is_a_pass(case: Case, check: Outcome, verdict: Verdi
     assert case.run(criterion("A1", check))["A1"].verdict is verdict
 
 
+@pytest.mark.parametrize("seen", [{"said": b"bytes"}, {1: 1, "one": 1}])
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        (lambda seen: Broken("it is broken.", seen), Verdict.FAIL),
+        (lambda seen: Found("as it should be.", seen), Verdict.UNKNOWN),
+    ],
+)
+def test_evidence_that_can_not_be_kept_ends_no_run(
+    case: Case, seen: dict[str, object], outcome: Callable[[object], Found | Broken], verdict: Verdict
+) -> None:
+    def check(_: Target) -> Found:
+        found = outcome(seen)
+        if isinstance(found, Broken):
+            raise found
+        return found
+
+    results = case.run(criterion("A1", check), criterion("A2"))
+    assert {name: each.verdict for name, each in results.items()} == {"A1": verdict, "A2": Verdict.PASS}
+    assert "What was seen could not be kept" in results["A1"].detail
+
+
+@pytest.mark.parametrize("raised", [Broken("said \ud800", {"said": "\ud800"}), NotShown("said \ud800")])
+def test_half_a_character_in_an_answer_ends_no_run(case: Case, raised: Exception) -> None:
+    assert case.run(criterion("A1", raising(raised)))["A1"].detail == "said \\ud800"
+    assert case.ledger.verify() == 1
+
+
 def test_what_needs_something_that_does_not_hold_is_unknown_and_is_not_checked(case: Case) -> None:
     results = case.run(criterion("A1", raising(Broken("no"))), criterion("A2", raising(AssertionError()), "A1"))
     assert results["A2"].verdict is Verdict.UNKNOWN

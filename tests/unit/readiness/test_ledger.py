@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,52 @@ def test_evidence_that_was_changed_or_removed_is_found(ledger: Ledger, content: 
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(Unprocessable, match="line 3"):
         ledger.verify()
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\u2029b", "a\u0085b", "a\x1cb", "a\ud800b", "\ud83d\ude00", "ü"])
+def test_whatever_a_server_said_can_be_kept_and_verified(ledger: Ledger, text: str) -> None:
+    evidence = ledger.keep({"said": text})
+    ledger.result(Result("A1", Verdict.FAIL, text, NOW, "c0ffee", evidence), NOW, "here", "run")
+    assert ledger.verify() == 5
+    ledger.add("spent", NOW, track="A", attention=1, exploration=0)
+    assert ledger.verify() == 6
+
+
+def test_what_json_keeps_otherwise_is_named_by_what_is_kept(ledger: Ledger) -> None:
+    evidence = ledger.keep({"counts": {9: (1, 2), 10: (3,)}})
+    ledger.result(Result("A1", Verdict.PASS, "good", NOW, "c0ffee", evidence), NOW, "here", "run")
+    assert ledger.verify() == 5
+
+
+def test_several_threads_may_keep_the_same(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, rename = threading.Barrier(2, timeout=30), Path.rename
+
+    def together(path: Path, to: Path) -> Path:
+        both.wait()
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", together)
+    with ThreadPoolExecutor(2) as pool:
+        keeping = [pool.submit(ledger.keep, {"same": 1}) for _ in range(2)]
+    assert len({each.result() for each in keeping}) == 1
+
+
+@pytest.mark.parametrize("line", [b"garbage\n", b"[]\n", b"\xff\n", b'{"hash": "a", "before": "b"}\n', b"\n"])
+def test_a_line_that_is_not_the_ledgers_is_named(ledger: Ledger, line: bytes) -> None:
+    with ledger.path.open("ab") as file:
+        file.write(line)
+    for ask in (ledger.lines, ledger.verify, lambda: ledger.add("spent", NOW)):
+        with pytest.raises(Unprocessable, match="line 5: it is not one of the ledger's"):
+            ask()
+
+
+def test_a_ledger_that_is_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.path.mkdir()
+    with pytest.raises(Unprocessable, match="can't be read: Is a directory"):
+        ledger.verify()
+    with pytest.raises(Unprocessable, match="can't be written: Is a directory"):
+        ledger.add("spent", NOW)
 
 
 def test_nothing_is_added_to_a_ledger_that_breaks_off(ledger: Ledger) -> None:

@@ -43,6 +43,14 @@ def written(tree: Path, **changed: str) -> Path:
     return tree
 
 
+@pytest.mark.parametrize("text", ["exception = [1]", "exception = ['osv']", "exception = 1", "[exception]\nrule = 'x'"])
+def test_what_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
+    (path := tmp_path / FILE).parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(Unprocessable, match=r"nothing but \[\[exception\]\] tables"):
+        load(tmp_path)
+
+
 def test_one_covers_an_advisory_by_any_of_its_names_through_its_last_day(tmp_path: Path) -> None:
     found = sort([FINDING], load(written(tmp_path)), TODAY, [])
     assert found.open == []

@@ -35,7 +35,7 @@ class Package(Distribution):
     ],
 )
 def test_permissive_ones_are_fine(said: str) -> None:
-    assert verdict(said) is None
+    assert verdict(said, is_expression=True) is None
 
 
 @pytest.mark.parametrize(
@@ -54,16 +54,45 @@ def test_permissive_ones_are_fine(said: str) -> None:
         "BUSL-1.1",
         "CC-BY-NC-SA-4.0",
         "LicenseRef-Proprietary",
+        "EUPL-1.2",
+        "European Union Public Licence 1.2 EUPL 1.2",
+        "OSL-3.0",
+        "NPOSL-3.0",
+        "CC-BY-SA-4.0",
     ],
 )
 def test_what_is_denied_or_not_said_is_high(said: str) -> None:
+    assert verdict(said, is_expression=True) is Severity.HIGH
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GPLv3 or later",
+        "GNU GPL v2 or any later version",
+        "GNU GPLv3 or newer",
+        "GPL V2 OR LATER",
+        "GPL-2.0 (or, at your option, a later one)",
+        "MIT or GPL-3.0-only",
+    ],
+)
+def test_an_or_in_words_is_no_alternative(said: str) -> None:
     assert verdict(said) is Severity.HIGH
+
+
+def test_an_or_in_a_classifier_is_none_either() -> None:
+    lesser = "Classifier: License :: OSI Approved :: GNU Library or Lesser General Public License (LGPL)"
+    assert [each.severity for each in judge([Package(lesser)])] == [Severity.MEDIUM]
+
+
+def test_an_or_in_an_expression_is_one() -> None:
+    assert judge([Package("License-Expression: GPL-2.0-only OR MIT")]) == []
 
 
 def test_the_lesser_one_is_told_of() -> None:
     assert verdict("LGPL-3.0-only") is Severity.MEDIUM
     assert verdict("GNU Lesser General Public License v3") is Severity.MEDIUM
-    assert verdict("LGPL-3.0-only AND GPL-3.0-only") is Severity.HIGH
+    assert verdict("LGPL-3.0-only AND GPL-3.0-only", is_expression=True) is Severity.HIGH
 
 
 @pytest.mark.parametrize(
@@ -77,7 +106,7 @@ def test_the_lesser_one_is_told_of() -> None:
     ],
 )
 def test_the_most_exact_of_what_a_package_says_counts(lines: list[str], said: str) -> None:
-    assert licence_of(Package(*lines)) == said
+    assert licence_of(Package(*lines))[0] == said
 
 
 def test_a_planted_package_is_found_by_its_classifier() -> None:

@@ -19,6 +19,8 @@ WORKLOADS = ("deployment", "statefulset")
 WANTED = ("deployment/kgents-api", "deployment/kgents-worker", "statefulset/kgents-nats")
 APART = {"deployment/kgents-api": 2, "statefulset/kgents-nats": 3}
 """On how many nodes the pods of a workload must be at least, so that no node takes all of it away."""
+MAY_GO = {"statefulset/kgents-nats": 1}
+"""How many pods of a workload may go at once, where that is not all but one: of three NATS servers two are a quorum."""
 MONTH = 31 * DAY
 RECONCILE_TRIES, RECONCILE_PAUSE = 5, 3.0
 BACKUP_AGE = 2 * 3600 * SECOND
@@ -40,7 +42,7 @@ def spread(target: Target) -> Found:
     """No node holds so much of a workload that its loss is an outage."""
     seen: dict[str, Any] = {}
     for name, least in APART.items():
-        nodes = {each["spec"].get("nodeName", "none") for each in pods_of(target, name)}
+        nodes = {each["spec"]["nodeName"] for each in pods_of(target, name)}
         seen[name] = sorted(nodes)
         if len(nodes) < least:
             raise Broken(f"The pods of {name} are on {len(nodes)} nodes, {least} are needed.", seen)
@@ -48,25 +50,34 @@ def spread(target: Target) -> Found:
 
 
 def pods_of(target: Target, workload: str) -> list[dict[str, Any]]:
-    """The pods of a workload, such as `deployment/kgents-api`, without those that are on their way out."""
+    """The pods of a workload, such as `deployment/kgents-api`, that serve."""
     labels = target.object(*workload.split("/"))["spec"]["selector"]["matchLabels"]
     selector = ",".join(f"{name}={value}" for name, value in labels.items())
-    pods = target.kubectl.list("pods", target.namespace, selector)
-    return [each for each in pods if not each["metadata"].get("deletionTimestamp")]
+    return [each for each in target.kubectl.list("pods", target.namespace, selector) if _serves(each)]
+
+
+def _serves(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod runs, is ready and stays. One that was evicted, say, is still listed."""
+    running = (pod.get("status") or {}).get("phase") == "Running" and condition(pod, "Ready")
+    return bool(running) and not pod["metadata"].get("deletionTimestamp")
 
 
 def disruption_budgets(target: Target) -> Found:
-    """Each workload of several pods has a budget, and it allows a pod to go now."""
+    """Each workload of several pods has a budget; it allows a pod to go now, and not so many that an outage follows."""
     budgets = target.kubectl.list("poddisruptionbudget", target.namespace)
     seen = {each["metadata"]["name"]: (each.get("status") or {}).get("disruptionsAllowed", 0) for each in budgets}
     for name in WANTED:
         kind, _, workload = name.partition("/")
-        labels = target.object(kind, workload)["spec"]["template"]["metadata"]["labels"]
+        spec = target.object(kind, workload)["spec"]
+        labels = spec["template"]["metadata"]["labels"]
         mine = [each for each in budgets if _selects(each["spec"].get("selector"), labels)]
         if not mine:
             raise Broken(f"No PodDisruptionBudget selects the pods of {name}.", seen)
         if blocked := [each["metadata"]["name"] for each in mine if not seen[each["metadata"]["name"]]]:
             raise Broken(f"{', '.join(blocked)} allows no disruption now: a node can't be drained.", seen)
+        most = MAY_GO.get(name, spec.get("replicas", 1) - 1)
+        if loose := [each["metadata"]["name"] for each in mine if seen[each["metadata"]["name"]] > most]:
+            raise Broken(f"{', '.join(loose)} lets more than {most} of {name} go at once: that is an outage.", seen)
     return Found(f"{len(seen)} budgets, each with room for a pod to go.", seen)
 
 
@@ -93,7 +104,9 @@ def pod_security(target: Target) -> Found:
 
 
 def network_policies(target: Target) -> Found:
-    """Everything is denied in both directions but what a policy allows, and each workload has policies of its own."""
+    """Everything is denied in both directions but what a policy allows, each workload has policies of its own, and none
+    allows everything.
+    """
     policies = target.kubectl.list("networkpolicy", target.namespace)
     seen = {each["metadata"]["name"]: each["spec"] for each in policies}
     closed = [
@@ -108,12 +121,29 @@ def network_policies(target: Target) -> Found:
         raise Broken(
             "No policy denies everything that is not allowed, in and out, for every pod.", {"there": sorted(seen)}
         )
+    if open_ := [name for name, spec in seen.items() if _allows_anyone(spec)]:
+        raise Broken(f"{', '.join(open_)} allows traffic from or to anyone.", {name: seen[name] for name in open_})
     for name in WANTED:
         kind, _, workload = name.partition("/")
         labels = target.object(kind, workload)["spec"]["template"]["metadata"]["labels"]
         if not any(_selects(spec.get("podSelector"), labels) for spec in seen.values()):
             raise Broken(f"No policy says what {name} may reach.", {"there": sorted(seen)})
     return Found(f"{', '.join(closed)} denies all, {len(seen) - len(closed)} policies allow.", {"there": sorted(seen)})
+
+
+def _allows_anyone(spec: Mapping[str, Any]) -> bool:
+    """Whether a rule of a policy has no peers, which means all, or a peer that is every address or every namespace."""
+    for direction, name in (("ingress", "from"), ("egress", "to")):
+        for rule in spec.get(direction) or ():
+            if not rule.get(name) or any(_is_anyone(peer) for peer in rule[name]):
+                return True
+    return False
+
+
+def _is_anyone(peer: Mapping[str, Any]) -> bool:
+    if "ipBlock" in peer:
+        return str(peer["ipBlock"]["cidr"]).endswith("/0") and not peer["ipBlock"].get("except")
+    return peer.get("namespaceSelector") == {} and not peer.get("podSelector")
 
 
 def complete_secrets(target: Target) -> Found:
@@ -191,7 +221,7 @@ def log_collector(target: Target) -> Found:
     if not is_ready(found[0]):
         raise Broken(f"{name_of(found[0])}: {progress(found[0])}.", found[0].get("status"))
     pods = target.kubectl.list("pods", found[0]["metadata"]["namespace"], f"{NAME}=kgents-log-collector")
-    with_collector = {pod["spec"].get("nodeName") for pod in pods}
+    with_collector = {pod["spec"].get("nodeName") for pod in pods if _serves(pod)}
     nodes = {pod["spec"].get("nodeName") for pod in target.kubectl.list("pods", target.namespace)} - {None}
     seen = {"collector": sorted(filter(None, with_collector)), "kgents": sorted(filter(None, nodes))}
     if lacking := nodes - with_collector:

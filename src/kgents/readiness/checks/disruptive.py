@@ -23,7 +23,7 @@ def killed_pod(target: Target) -> Found:
     def kill() -> None:
         pods = cluster.pods_of(target, "deployment/kgents-api")
         if len(pods) < 2:
-            raise Broken(f"The API has {len(pods)} pod, so that killing one is an outage.")
+            raise Broken(f"The API has {len(pods)} pod that serves, so that killing one is an outage.")
         target.kubectl.delete("pod", target.namespace, pods[0]["metadata"]["name"])
 
     return _under_load(target, kill, "a pod of the API was deleted")
@@ -47,6 +47,8 @@ def _under_load(target: Target, do: Callable[[], None], what: str) -> Found:
     seen = {"sent": load.sent, "failed": len(load.failed), "first": load.failed[:3]}
     if load.failed:
         raise Broken(f"{len(load.failed)} of {load.sent} requests failed while {what}: {load.failed[0]}.", seen)
+    if load.lacking:
+        raise NotShown(f"{load.lacking} So it is not known whether a request fails while {what}.")
     return Found(f"None of {load.sent} requests failed while {what}.", seen)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ WEEK = "168h"
 DASHBOARD = "dashboards/saas-overview.json"
 RUNBOOK = "docs/saas/runbook.md"
 RULES = "deploy/components/prometheus"
+PROCESSES = ("api", "worker")
 _DURATION = re.compile(r"(\d+)(ms|[smhdwy])")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 
@@ -140,21 +142,34 @@ def _texts(found: Any) -> Iterator[str]:
 
 
 def alerts(target: Target) -> Found:
-    """Prometheus has loaded each alert of the manifests, evaluates it well, and scrapes the API and the workers."""
-    wanted = set(alert_names(target.project / RULES))
+    """Prometheus has loaded each alert of the manifests, evaluates it well, and scrapes the installation's API and
+    workers.
+    """
+    wanted = Counter(alert_names(target.project / RULES))
     if not wanted:
         raise NotShown(f"There are no alerts in {RULES}.")
     with client(_given(target.prometheus, "--prometheus"), "") as prometheus:
         groups = answer(prometheus, "GET", "/api/v1/rules", params={"type": "alert"})["data"]["groups"]
-        targets = answer(prometheus, "GET", "/api/v1/query", params={"query": "kgents_build_info"})["data"]["result"]
-    rules = {rule["name"]: rule["health"] for each in groups for rule in each["rules"]}
-    states = {name: rules.get(name, "missing") for name in sorted(wanted)}
-    seen = {"alerts": states, "scraped": len(targets)}
+        query = {"query": f'kgents_build_info{{namespace="{target.namespace}"}}'}
+        series = answer(prometheus, "GET", "/api/v1/query", params=query)["data"]["result"]
+    healths: dict[str, list[str]] = {name: [] for name in sorted(wanted)}
+    for rule in (rule for each in groups for rule in each["rules"]):
+        healths.setdefault(rule["name"], []).append(rule["health"])
+    states = {name: _state(healths[name], count) for name, count in sorted(wanted.items())}
+    scraped = Counter(str(each["metric"].get("process", "?")) for each in series)
+    seen = {"alerts": states, "scraped": dict(scraped)}
     if wrong := [f"{name} ({health})" for name, health in states.items() if health != "ok"]:
         raise Broken(f"Not evaluated: {', '.join(wrong)}.", seen)
-    if not targets:
-        raise Broken("Prometheus scrapes no process of kgents.", seen)
-    return Found(f"{len(wanted)} alerts are evaluated over {len(targets)} processes.", seen)
+    if missing := [name for name in PROCESSES if not scraped[name]]:
+        raise Broken(f"Prometheus scrapes no process of {target.namespace} that is {' or '.join(missing)}.", seen)
+    return Found(f"{wanted.total()} alerts are evaluated over {scraped.total()} processes.", seen)
+
+
+def _state(healths: list[str], wanted: int) -> str:
+    """What the rules of one name come to; an alert may be several, such as a fast and a slow burn."""
+    if len(healths) < wanted:
+        return "missing"
+    return next((health for health in healths if health != "ok"), "ok")
 
 
 def runbook(target: Target) -> Found:

@@ -11,6 +11,13 @@ from kgents.clock import from_datetime, from_rfc3339
 from kgents.readiness.model import Broken, Found, NotShown
 from kgents.readiness.target import Target
 
+SCANNERS = frozenset(
+    ("pip-audit", "osv", "trivy", "trivy-config", "checkov", "hadolint", "secrets", "image-secrets", "licences", "sbom")
+)
+"""All of `kgents scan`; a test compares."""
+RATE, SECONDS = 100, 60
+"""Of `kgents loadtest --profile baseline` by default; a test compares."""
+
 
 def read(target: Target, name: str, command: str) -> tuple[dict[str, Any], int, str]:
     """A file of `evidence/` with its time (microseconds) and commit. Raises NotShown where `command` has not written
@@ -19,7 +26,10 @@ def read(target: Target, name: str, command: str) -> tuple[dict[str, Any], int, 
     path = target.project / "evidence" / name
     try:
         document = json.loads(path.read_text())
-        return document, _time(document), str(document["commit"])
+        commit = document["commit"]
+        if not isinstance(commit, str) or not commit:
+            raise ValueError("it names no commit")
+        return document, _time(document), commit
     except OSError:
         raise NotShown(f"There is no evidence/{name} yet. Write it with: {command}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -51,7 +61,9 @@ def scaled(target: Target) -> Found:
 
 
 def scanned(target: Target) -> Found:
-    """The last scan ran every scanner and found nothing HIGH or CRITICAL without an exception that still counts."""
+    """The last scan ran every scanner over this tree as it was committed, and found nothing HIGH or CRITICAL without an
+    exception that still counts.
+    """
     document, time, commit = read(target, "scan.json", "kgents scan --report evidence/scan.json")
     verdicts = {each["scanner"]: each["verdict"] for each in document["scanners"]}
     if not verdicts:
@@ -62,20 +74,38 @@ def scanned(target: Target) -> Found:
         raise Broken(f"Exceptions that have expired: {', '.join(expired)}. See: kgents scan", verdicts)
     if unknown := [name for name, verdict in verdicts.items() if verdict != "pass"]:
         raise NotShown(f"Could not run: {', '.join(unknown)}. See: kgents scan")
-    if left_out := sorted(document["left_out"]):
+    if left_out := sorted(SCANNERS.difference(verdicts).union(document["left_out"])):
         raise NotShown(f"Left out: {', '.join(left_out)}. Scan without --only, and with --image.")
+    if document.get("tree") not in (None, str(target.project.resolve())):
+        raise NotShown(f"What was scanned is another tree, {document['tree']}. Scan this one.")
+    if environment := document.get("environment"):
+        raise NotShown(f"What was scanned is {environment}, not what uv.lock gives. Scan without --environment.")
+    if document.get("changed") is not False:
+        raise NotShown(f"What was scanned is not commit {commit[:12]} as it is. Commit, and scan again.")
     return Found(f"{len(verdicts)} scanners, nothing open.", verdicts, time, commit)
 
 
 def loaded(target: Target) -> Found:
-    """The load test's baseline was valid and failed no request."""
+    """The load test's baseline was valid, as long and fast as the profile, met its target and failed no request."""
     document, time, commit = read(target, "load-baseline.json", "make loadtest")
-    seen = {name: document.get(name) for name in ("profile", "valid", "why", "offered", "achieved", "errors", "p95_ms")}
     if document["valid"] is not True:
         raise NotShown(f"The run was not valid: {document.get('why') or 'it does not say why'}.")
-    if document["errors"]:
-        raise Broken(f"{document['errors']} requests failed.", seen)
-    return Found(f"{seen['achieved']} requests/s, p95 {seen['p95_ms']} ms, no errors.", seen, time, commit)
+    profile, steps, errors = str(document["profile"]["name"]), document["steps"], document["errors"]
+    if profile != "baseline":
+        raise NotShown(f"It is of the profile {profile}. Write it anew with: make loadtest")
+    if not steps or any(step["offered"] < RATE or step["seconds"] < SECONDS for step in steps):
+        raise NotShown(f"It is not of {RATE} requests a second for {SECONDS} s. Write it anew with: make loadtest")
+    if type(errors) is not int:
+        raise NotShown("It does not tell how many requests failed. Write it anew with: make loadtest")
+    most = document["target"]["p99_ms"]
+    seen = {"profile": profile, "p99_ms_wanted": most, "valid": True, "errors": errors}
+    seen |= {name: document[name] for name in ("offered", "achieved", "p95_ms")}
+    if errors:
+        raise Broken(f"{errors} requests failed.", seen)
+    if not all(step["met"] is True for step in steps):
+        raise Broken(f"It missed its target: 99 of 100 answers within {most} ms.", seen)
+    told = f"{seen['achieved']} requests/s, p95 {seen['p95_ms']} ms, 99 of 100 within {most} ms, no errors."
+    return Found(told, seen, time, commit)
 
 
 def restored(target: Target) -> Found:
