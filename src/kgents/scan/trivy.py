@@ -140,11 +140,15 @@ def image_secrets(subject: Subject) -> Scanned:
 def vulnerabilities(subject: Subject) -> Scanned:
     """The tree's lock files, and the image's packages where there is one."""
     trivy = Trivy.of(subject)
-    results = trivy.report(subject, "fs", str(subject.copy()), "--scanners", "vuln")
+    # With all packages, since a lock file without a finding would else not be told of.
+    results = trivy.report(subject, "fs", str(subject.copy()), "--scanners", "vuln", "--list-all-pkgs")
     if not results:
         raise Broken("Trivy recognized no lock file in the tree", code="scanner")
     if subject.image is not None:
-        packages = trivy.report(subject, "image", _input(subject), "--scanners", "vuln", "--cache-backend", "memory")
+        packages = trivy.report(
+            subject,
+            *("image", _input(subject), "--scanners", "vuln", "--list-all-pkgs", "--cache-backend", "memory"),
+        )
         if not packages:
             raise Broken("Trivy recognized no packages in the image", code="scanner")
         results += packages
