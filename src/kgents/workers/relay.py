@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 
 import structlog
 
@@ -124,5 +125,6 @@ def pack(rows: Sequence[OutboxRow]) -> Iterator[Pack]:
 
 
 def _message(rows: list[OutboxRow]) -> Pack:
-    message_id = f"{rows[0].message_id}+{len(rows)}+{rows[-1].message_id}"
-    return message_id, join([row.payload.encode() for row in rows]), rows
+    """The message's id is that of these rows and of no others: the bus takes two messages of one id for the same."""
+    ids = "\n".join(row.message_id for row in rows)
+    return sha256(ids.encode()).hexdigest()[:32], join([row.payload.encode() for row in rows]), rows
