@@ -10,7 +10,7 @@ from hashlib import sha256
 import structlog
 
 from kgents.agents.signals import OUTBOX
-from kgents.bus.nats import Bus
+from kgents.bus.nats import Bus, BusUnavailable
 from kgents.bus.streams import RUNS_SUBJECT, USAGE_SUBJECT
 from kgents.errors import KgentsError
 from kgents.store.drain import drain
@@ -95,9 +95,12 @@ class Relay:
                 subject, [(message_id, payload) for message_id, payload, _ in packs], timeout=TIMEOUT
             )
         stored = []
-        for (_, _, rows), ack in zip(packs, acks, strict=True):
-            if isinstance(ack, Exception):
+        for (message_id, _, rows), ack in zip(packs, acks, strict=True):
+            if isinstance(ack, KgentsError):
                 failures.append(ack)
+            elif isinstance(ack, Exception):
+                log.error("the bus's answer to a message can't be read; it is sent again", message_id=message_id)
+                failures.append(BusUnavailable(f"its answer can't be read ({ack!r})."))
             else:
                 stored += [row.seq for row in rows]
                 self._metrics.relayed(rows[0].topic, len(rows))

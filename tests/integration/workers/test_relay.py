@@ -102,6 +102,30 @@ async def test_a_stream_that_takes_nothing_does_not_starve_the_other(
     assert (await bus.pending(other)).messages > 0
 
 
+async def test_an_answer_that_cannot_be_read_is_a_failure_of_its_message_alone(ledger, bus, metrics, monkeypatch):
+    await queue(ledger, "run_1", "run_2")
+    send = bus._jetstream.send
+
+    async def garbled(subject, payload, *, headers):
+        answer = await send(subject, payload, headers=headers)
+        if headers["Nats-Msg-Id"] == "run_1:1":
+            (await answer).data = b"<html>"
+        return answer
+
+    monkeypatch.setattr(bus._jetstream, "send", garbled)
+
+    async with running(Relay(ledger, bus, metrics)):
+        await eventually(lambda: _is(ledger, 1), what="the other message has left the outbox")
+        monkeypatch.undo()
+        await eventually(lambda: _is_empty(ledger), what="the message is sent again")
+
+    assert (await bus.pending(RUNS_STREAM)).messages == 2
+
+
+async def _is(ledger, number):
+    return await waiting_in(ledger) == number
+
+
 async def _waits_only(ledger, topic):
     rows = await ledger.read(Scope.system(), lambda c: c.execute(sa.select(outbox.outbox.c.topic)).scalars().all())
     return rows == [topic] * 4
