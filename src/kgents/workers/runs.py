@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import orjson
 import structlog
@@ -68,22 +69,26 @@ class RunWorker:
         self._slots.release()
 
     async def _handle(self, delivery: Delivery) -> None:
+        try:
+            tenant_id, run_id = _named(delivery.data)
+        except ValueError as error:
+            log.error(
+                "a message in the queue of runs can't be read and is taken off",
+                message_id=delivery.message_id,
+                reason=str(error),
+            )
+            await _tell(delivery.term())
+            return
         alive = asyncio.create_task(self._stay_alive(delivery))
         try:
             with messaging.process(RUNS_SUBJECT, contexts=messaging.contexts_of([delivery.data])):
-                delay = await self._work(delivery)
+                delay = await self._work(tenant_id, run_id)
         except Exception as error:
             log.exception("background run failed unexpectedly", exc_info=error)
             delay = BUSY_DELAY
         finally:
             alive.cancel()
-        try:
-            if delay is None:
-                await delivery.ack()
-            else:
-                await delivery.nak(delay)
-        except Unavailable:
-            log.warning("the queue was not told of a run's end; it will come again and be found finished")
+        await _tell(delivery.ack() if delay is None else delivery.nak(delay))
 
     async def _stay_alive(self, delivery: Delivery) -> None:
         while True:
@@ -93,10 +98,8 @@ class RunWorker:
             except Unavailable:
                 continue
 
-    async def _work(self, delivery: Delivery) -> float | None:
+    async def _work(self, tenant_id: str, run_id: str) -> float | None:
         """Carry out the run. Answers None when the queue may forget it, or after how long it is to come again."""
-        message = orjson.loads(delivery.data)
-        tenant_id, run_id = message["tenant_id"], message["run_id"]
         if self._executor.carries(run_id):
             return BUSY_DELAY
         now = self._clock.now()
@@ -131,3 +134,18 @@ class RunWorker:
         except KgentsError as error:
             log.info("background run was not finished here", run_id=run.run_id, reason=error.code)
         return None
+
+
+def _named(data: bytes) -> tuple[str, str]:
+    """The tenant and the run that a message is about. Raises ValueError where it names none."""
+    match orjson.loads(data):
+        case {"tenant_id": str(tenant_id), "run_id": str(run_id)}:
+            return tenant_id, run_id
+    raise ValueError("it names no tenant and run")
+
+
+async def _tell(ending: Awaitable[None]) -> None:
+    try:
+        await ending
+    except Unavailable:
+        log.warning("the queue was not told of a run's end; it will come again and be found finished")
