@@ -10,9 +10,10 @@ import structlog
 
 from kgents.agents import runs
 from kgents.agents.conversation import load_message
-from kgents.agents.executor import Executor
+from kgents.agents.executor import Execution, Executor
 from kgents.agents.prepare import Planner
 from kgents.agents.runs import Claim
+from kgents.bus.consumer import Consumer
 from kgents.bus.nats import Bus, Delivery
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
 from kgents.clock import Clock
@@ -48,16 +49,32 @@ class RunWorker:
         self._source = source
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._beginning: set[asyncio.Task[Execution | float | None]] = set()
+        self._deliveries: Consumer | None = None
+        self._stopped = False
 
     async def run(self) -> None:
-        """Work until cancelled. What is in hand then is the executor's to finish or hand over."""
-        async with self._bus.consume(RUNS_STREAM, "workers", batch=1, ack_wait=ACK_WAIT) as deliveries:
-            while True:
+        """Work until cancelled or stopped. What is in hand then is the executor's to finish or hand over."""
+        async with self._bus.consume(RUNS_STREAM, "workers", batch=1, ack_wait=ACK_WAIT) as self._deliveries:
+            while not self._stopped:
                 # A delivery that waited for a slot would lose its lease meanwhile.
                 await self._slots.acquire()
-                task = asyncio.create_task(self._handle(await anext(deliveries)))
+                delivery = await anext(self._deliveries, None)
+                if delivery is None:
+                    return
+                task = asyncio.create_task(self._handle(delivery))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
+
+    async def stop(self) -> None:
+        """Claim no more runs. On return what was claimed is in the executor's hands, to be drained, and what was only
+        delivered goes back to the queue.
+        """
+        self._stopped = True
+        if self._deliveries:
+            await self._deliveries.aclose()
+        if self._beginning:
+            await asyncio.wait(self._beginning)
 
     async def finish(self, timeout: float) -> None:
         """Wait for the acknowledgements of what was in hand."""
@@ -100,6 +117,22 @@ class RunWorker:
 
     async def _work(self, tenant_id: str, run_id: str) -> float | None:
         """Carry out the run. Answers None when the queue may forget it, or after how long it is to come again."""
+        if self._stopped:
+            return 0.0
+        beginning = asyncio.create_task(self._begin(tenant_id, run_id))
+        self._beginning.add(beginning)
+        beginning.add_done_callback(self._beginning.discard)
+        begun = await beginning
+        if not isinstance(begun, Execution):
+            return begun
+        try:
+            await begun.result()
+        except KgentsError as error:
+            log.info("background run was not finished here", run_id=run_id, reason=error.code)
+        return None
+
+    async def _begin(self, tenant_id: str, run_id: str) -> Execution | float | None:
+        """Claim the run and start it. Otherwise answers as `_work`."""
         if self._executor.carries(run_id):
             return BUSY_DELAY
         now = self._clock.now()
@@ -115,9 +148,9 @@ class RunWorker:
             return BUSY_DELAY
         if not isinstance(claim, Claim):
             return BUSY_DELAY if claim == "busy" else None
-        return await self._carry_out(claim)
+        return await self._start(claim)
 
-    async def _carry_out(self, claim: Claim) -> float | None:
+    async def _start(self, claim: Claim) -> Execution | None:
         run = claim.run
         try:
             work = self._planner.work(
@@ -129,11 +162,7 @@ class RunWorker:
         except KgentsError as error:
             await self._executor.fail(run, error)
             return None
-        try:
-            await self._executor.start(work).result()
-        except KgentsError as error:
-            log.info("background run was not finished here", run_id=run.run_id, reason=error.code)
-        return None
+        return self._executor.start(work)
 
 
 def _named(data: bytes) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -23,6 +24,21 @@ from tests.support.runs import a_run
 from tests.support.waiting import eventually
 
 
+class Claims:
+    """The worker's way to the database, which may be held up."""
+
+    def __init__(self, ledger) -> None:
+        self._ledger = ledger
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def write(self, scope, fn):
+        self.asked.set()
+        await self.open.wait()
+        return await self._ledger.write(scope, fn)
+
+
 class Process:
     """A worker's process, and the queue that it takes runs from."""
 
@@ -39,8 +55,9 @@ class Process:
             metrics=metrics,
             instance="proc_1",
         )
+        self.claims = Claims(ledger)
         self.worker = RunWorker(
-            store=ledger, bus=bus, clock=clock, planner=planner, executor=self.executor, source="kgents"
+            store=self.claims, bus=bus, clock=clock, planner=planner, executor=self.executor, source="kgents"
         )
 
     async def queue(self, text: str = "hi", *, attempt: int = 0) -> str:
@@ -109,3 +126,31 @@ async def test_a_message_that_cannot_be_read_is_taken_off_the_queue(process, pay
     async with running(process.worker):
         await process.send(payload, "unreadable")
         await process.emptied()
+
+
+async def test_a_worker_that_is_stopped_claims_no_more_and_ends_what_it_has(process):
+    async with running(process.worker):
+        first = await process.queue("/sleep 0.1 /words 8")
+        await process.reached(first, "running")
+
+        await process.worker.stop()
+        second = await process.queue()
+        await process.reached(first, "completed")
+        await process.worker.finish(5)
+
+    assert (await process.run(second)).status == "queued"
+
+
+async def test_a_run_that_is_being_claimed_at_the_stop_is_there_to_be_drained(process):
+    process.claims.open.clear()
+    async with running(process.worker):
+        run_id = await process.queue("/sleep 0.1 /words 20")
+        await process.claims.asked.wait()
+
+        stopping = asyncio.create_task(process.worker.stop())
+        done, _ = await asyncio.wait([stopping], timeout=0.1)
+        process.claims.open.set()
+        await stopping
+
+        assert not done
+        assert process.executor.carries(run_id)
