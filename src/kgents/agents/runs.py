@@ -104,9 +104,19 @@ class Claim:
     steps: Sequence[str]
 
 
-def claim(connection: Connection, tenant_id: str, run_id: str, instance: str, now: int, *, source: str) -> Claim | str:
-    """Take a run for this process instance, at the next attempt. Otherwise says why not: `gone`, `finished`, or `busy`
-    (another process that is alive has it). A run that has been tried too often ends as failed.
+def claim(
+    connection: Connection,
+    tenant_id: str,
+    run_id: str,
+    instance: str,
+    now: int,
+    *,
+    source: str,
+    events_seen: bool = True,
+) -> Claim | str:
+    """Take a run for this process instance, at the next attempt. Otherwise says why not: `gone`, `finished`, `busy`
+    (another process that is alive has it), or `has-events` (it was begun, and goes on only where its events so far can
+    be read, which the caller has not seen). A run that has been tried too often ends as failed.
     """
     connection.execute(
         sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id).with_for_update()
@@ -123,11 +133,14 @@ def claim(connection: Connection, tenant_id: str, run_id: str, instance: str, no
         return "finished"
     if run.attempt >= MAX_ATTEMPTS:
         error = ModelFailed(
-            f"The run was started {run.attempt} times and its process ended each time. It is not tried again.",
+            f"The run was started {run.attempt} times, and no process could bring it to its end. It is not tried "
+            "again.",
             code="too-many-attempts",
         )
         end(connection, run, Finish("failed", error=problem_of(error)), now, source=source)
         return "finished"
+    if run.attempt and run.mode != "wait" and not events_seen:
+        return "has-events"
     claimed = run._replace(status="running", attempt=run.attempt + 1, owner=instance, started_at=run.started_at or now)
     connection.execute(
         sa.update(runs)

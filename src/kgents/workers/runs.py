@@ -135,20 +135,28 @@ class RunWorker:
         """Claim the run and start it. Otherwise answers as `_work`."""
         if self._executor.carries(run_id):
             return BUSY_DELAY
-        now = self._clock.now()
-        try:
-            with traces.sql("claim run"), self._executor.awaiting(run_id):
-                claim = await self._store.write(
-                    Scope.tenant(tenant_id),
-                    lambda connection: runs.claim(
-                        connection, tenant_id, run_id, self._executor.instance, now, source=self._source
-                    ),
-                )
-        except Unavailable:
-            return BUSY_DELAY
+        with self._executor.awaiting(run_id):
+            try:
+                claim = await self._claim(tenant_id, run_id, events_seen=False)
+                if claim == "has-events":
+                    # A claim while they can't be read would use up one of the run's attempts for nothing.
+                    await self._bus.last_event(run_id)
+                    claim = await self._claim(tenant_id, run_id, events_seen=True)
+            except Unavailable:
+                return BUSY_DELAY
         if not isinstance(claim, Claim):
             return BUSY_DELAY if claim == "busy" else None
         return await self._start(claim)
+
+    async def _claim(self, tenant_id: str, run_id: str, *, events_seen: bool) -> Claim | str:
+        instance, source, now = self._executor.instance, self._source, self._clock.now()
+        with traces.sql("claim run"):
+            return await self._store.write(
+                Scope.tenant(tenant_id),
+                lambda connection: runs.claim(
+                    connection, tenant_id, run_id, instance, now, source=source, events_seen=events_seen
+                ),
+            )
 
     async def _start(self, claim: Claim) -> Execution | None:
         run = claim.run

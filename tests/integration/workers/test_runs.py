@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kgents.agents import repository
+from kgents.agents import repository, runs
 from kgents.agents.executor import Executor
 from kgents.agents.ledger_ops import queue_row
 from kgents.agents.model import Agent, AgentDefinition
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
+from kgents.bus.nats import BusUnavailable
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
 from kgents.clock import SystemClock
 from kgents.config import Settings
 from kgents.store.engine import Scope
+from kgents.workers import runs as working
 from kgents.workers.runs import RunWorker
 from tests.integration.workers.conftest import TENANT
 from tests.integration.workers.running import running
@@ -154,3 +156,28 @@ async def test_a_run_that_is_being_claimed_at_the_stop_is_there_to_be_drained(pr
 
         assert not done
         assert process.executor.carries(run_id)
+
+
+async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_without_using_up_its_attempts(
+    process, bus, monkeypatch
+):
+    monkeypatch.setattr(working, "BUSY_DELAY", 0.05)
+    looks = 0
+
+    async def away(_run_id):
+        nonlocal looks
+        looks += 1
+        raise BusUnavailable("no stream takes this message, or it has no leader now.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bus, "last_event", away)
+        async with running(process.worker):
+            begun, fresh = await process.queue(attempt=1), await process.queue()
+            await eventually(lambda: looks > runs.MAX_ATTEMPTS, what="it has been looked for often")
+            await process.reached(fresh, "completed")
+            waiting = await process.run(begun)
+            patch.undo()
+            await process.reached(begun, "completed")
+
+    assert (waiting.status, waiting.attempt) == ("queued", 1)
+    assert (await process.run(begun)).attempt == 2
