@@ -378,6 +378,7 @@ async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
             ready()
             await _terminated()
             parts.health.draining = True
+            await runs.stop()
             await parts.executor.drain(settings.shutdown_grace)
             await runs.finish(2.0)
 

@@ -46,7 +46,7 @@ POINTS = {
     "event of a stream sent": Point("kgents.agents.events:Channel.put", "after"),
     # A run of the queue.
     "run taken from the queue": Point("kgents.workers.runs:RunWorker._work", "before"),
-    "run claimed": Point("kgents.workers.runs:RunWorker._carry_out", "before"),
+    "run claimed": Point("kgents.workers.runs:RunWorker._start", "before"),
     "run of the queue recorded": Point("kgents.workers.runs:RunWorker._work", "after"),
     "orphans found": Point("kgents.agents.runs:orphans", "after", "run admitted"),
     # Usage on its way to the meter.

@@ -19,6 +19,7 @@ from kgents.store.engine import Scope, Store
 log = structlog.get_logger(__name__)
 
 INTERVAL = runs.LEASE / 4
+RETRY = INTERVAL / 4  # seconds after a failure: once an outage is over, everybody has one lease to be heard of again
 
 
 class Keeper:
@@ -66,6 +67,8 @@ class Keeper:
                     await self.beat()
                 except Unavailable as error:
                     log.warning("heartbeat failed", reason=error.code)
+                    await asyncio.sleep(RETRY)
+                    continue
                 await asyncio.sleep(INTERVAL)
         finally:
             listener.cancel()

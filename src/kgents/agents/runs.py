@@ -104,9 +104,19 @@ class Claim:
     steps: Sequence[str]
 
 
-def claim(connection: Connection, tenant_id: str, run_id: str, instance: str, now: int, *, source: str) -> Claim | str:
-    """Take a run for this process instance, at the next attempt. Otherwise says why not: `gone`, `finished`, or `busy`
-    (another process that is alive has it). A run that has been tried too often ends as failed.
+def claim(
+    connection: Connection,
+    tenant_id: str,
+    run_id: str,
+    instance: str,
+    now: int,
+    *,
+    source: str,
+    events_seen: bool = True,
+) -> Claim | str:
+    """Take a run for this process instance, at the next attempt. Otherwise says why not: `gone`, `finished`, `busy`
+    (another process has it, and nobody has found that one dead), or `has-events` (it was begun, and goes on only where
+    its events so far can be read, which the caller has not seen). A run that has been tried too often ends as failed.
     """
     connection.execute(
         sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id).with_for_update()
@@ -116,18 +126,21 @@ def claim(connection: Connection, tenant_id: str, run_id: str, instance: str, no
         return "gone"
     if run.finished:
         return "finished"
-    if run.status == "running" and run.owner not in (None, instance) and is_alive(connection, run.owner or "", now):
+    if run.status == "running" and run.owner not in (None, instance) and is_present(connection, run.owner or ""):
         return "busy"
     if run.cancel_requested_at is not None:
         end(connection, run, Finish("cancelled"), now, source=source)
         return "finished"
     if run.attempt >= MAX_ATTEMPTS:
         error = ModelFailed(
-            f"The run was started {run.attempt} times and its process ended each time. It is not tried again.",
+            f"The run was started {run.attempt} times, and no process could bring it to its end. It is not tried "
+            "again.",
             code="too-many-attempts",
         )
         end(connection, run, Finish("failed", error=problem_of(error)), now, source=source)
         return "finished"
+    if run.attempt and run.mode != "wait" and not events_seen:
+        return "has-events"
     claimed = run._replace(status="running", attempt=run.attempt + 1, owner=instance, started_at=run.started_at or now)
     connection.execute(
         sa.update(runs)
@@ -188,8 +201,15 @@ def requeue(connection: Connection, run: Run | Held, now: int) -> bool:
     return True
 
 
-# A process is taken for dead when its heartbeat is older than this. Heartbeats come every LEASE / 4 seconds.
+# A process is taken for dead when its heartbeat has stood still for so many seconds. It is written every LEASE / 4.
 LEASE = 8.0
+
+
+class Heartbeat(NamedTuple):
+    """What a process instance recorded last to show that it is alive: its own time, which is no other process's."""
+
+    instance: str
+    at: int
 
 
 def heartbeat(connection: Connection, name: str, instance: str, kind: str, now: int) -> None:
@@ -209,17 +229,22 @@ def leave(connection: Connection, instance: str) -> None:
     connection.execute(sa.delete(processes).where(processes.c.instance == instance))
 
 
-def is_alive(connection: Connection, instance: str, now: int) -> bool:
-    """Whether the instance's heartbeat is fresh."""
-    beat = connection.execute(
-        sa.select(processes.c.heartbeat_at).where(processes.c.instance == instance)
-    ).scalar_one_or_none()
-    return beat is not None and beat > now - round(LEASE * SECOND)
+def is_present(connection: Connection, instance: str) -> bool:
+    """Whether the instance has a heartbeat, old as it may be: if it is dead, the sweeper gives back its runs."""
+    found = connection.execute(sa.select(processes.c.instance).where(processes.c.instance == instance))
+    return found.scalar_one_or_none() is not None
 
 
-def orphans(connection: Connection, now: int, limit: int) -> list[Run]:
-    """Running runs whose process is gone, of one such process after the other, oldest first."""
-    alive = sa.select(processes.c.instance).where(processes.c.heartbeat_at > now - round(LEASE * SECOND))
+def heartbeats(connection: Connection) -> list[Heartbeat]:
+    """The heartbeats of all processes that have one, dead or alive."""
+    return [Heartbeat(*row) for row in connection.execute(sa.select(processes.c.instance, processes.c.heartbeat_at))]
+
+
+def orphans(connection: Connection, dead: Sequence[Heartbeat], limit: int) -> list[Run]:
+    """Running runs whose process has no heartbeat or still one of the `dead`, of one such process after the other,
+    oldest first.
+    """
+    alive = sa.select(processes.c.instance).where(sa.not_(_is_one_of(dead)))
     statement = (
         sa.select(runs)
         .where(UNFINISHED, runs.c.status == "running", runs.c.owner.not_in(alive))
@@ -230,9 +255,14 @@ def orphans(connection: Connection, now: int, limit: int) -> list[Run]:
     return [repository.load_run(row) for row in connection.execute(statement).mappings()]
 
 
-def forget_processes(connection: Connection, now: int) -> int:
-    """Drop the records of processes that have been silent for an hour; answers how many."""
-    return connection.execute(sa.delete(processes).where(processes.c.heartbeat_at < now - 3600 * SECOND)).rowcount
+def forget_processes(connection: Connection, dead: Sequence[Heartbeat], now: int) -> int:
+    """Drop the records of the dead whose heartbeat is of more than an hour ago; answers how many."""
+    old = processes.c.heartbeat_at < now - 3600 * SECOND
+    return connection.execute(sa.delete(processes).where(old, _is_one_of(dead))).rowcount
+
+
+def _is_one_of(dead: Sequence[Heartbeat]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(processes.c.instance, processes.c.heartbeat_at).in_(dead)
 
 
 def held(connection: Connection, instance: str) -> list[Held]:

@@ -152,7 +152,7 @@ class Erasure:
         left = 0
         for run_id, status, owner in repository.unfinished(connection, tenant_id, PAGE):
             run = runs.request_cancel(connection, tenant_id, run_id, now, source=self._source)
-            if status == "running" and not runs.is_alive(connection, owner or "", now):
+            if status == "running" and not runs.is_present(connection, owner or ""):
                 runs.end(connection, run, Finish("cancelled"), now, source=self._source)
             left += status == "running"
         return left

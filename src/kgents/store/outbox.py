@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -12,14 +12,16 @@ from sqlalchemy import Connection
 from kgents.store.bulk import insert_many
 from kgents.store.tables import outbox
 
+Topic = Literal["usage", "run"]
+
 COUNT_LIMIT = 100_000  # a backlog is counted up to here, so that asking stays cheap
 
 
 class NewRow(NamedTuple):
-    """A message to send. `topic` is `usage` or `run`; `message_id` is what the bus stores once."""
+    """A message to send. `message_id` is what the bus stores once."""
 
     tenant_id: str
-    topic: str
+    topic: Topic
     message_id: str
     payload: str
     created_at: int
@@ -52,36 +54,46 @@ def add_many(connection: Connection, rows: Sequence[NewRow]) -> None:
     _INSERT(connection, rows)
 
 
-_TAKE = sa.select(outbox).order_by(outbox.c.seq).limit(sa.bindparam("most")).with_for_update(skip_locked=True)
+# In the words of the index on queued runs: few messages are of them, and they are found however much usage waits.
+_OF: dict[Topic, sa.TextClause] = {"usage": sa.text("topic = 'usage'"), "run": sa.text("topic = 'run'")}
+_TAKE = {
+    topic: sa.select(outbox)
+    .where(of)
+    .order_by(outbox.c.seq)
+    .limit(sa.bindparam("most"))
+    .with_for_update(skip_locked=True)
+    for topic, of in _OF.items()
+}
 
 
-def take(connection: Connection, limit: int) -> list[OutboxRow]:
-    """The oldest messages, which stay until they are deleted; on PostgreSQL those that no other transaction has taken,
-    locked for this one.
+def take(connection: Connection, topic: Topic, limit: int) -> list[OutboxRow]:
+    """A topic's oldest messages, which stay until they are deleted; on PostgreSQL those that no other transaction has
+    taken, locked for this one.
     """
-    return [OutboxRow(*row) for row in connection.execute(_TAKE, {"most": limit})]
+    return [OutboxRow(*row) for row in connection.execute(_TAKE[topic], {"most": limit})]
 
 
 _PART = 1000
-_WAITING = (
-    sa.select(outbox.c.seq, outbox.c.payload)
-    .where(outbox.c.topic == sa.bindparam("topic"), outbox.c.seq > sa.bindparam("after"))
+_WAITING = {
+    topic: sa.select(outbox.c.seq, outbox.c.payload)
+    .where(of, outbox.c.seq > sa.bindparam("after"))
     .order_by(outbox.c.seq)
     .limit(_PART)
-)
+    for topic, of in _OF.items()
+}
 
 
-def waiting(connection: Connection, topic: str) -> Iterator[str]:
+def waiting(connection: Connection, topic: Topic) -> Iterator[str]:
     """The payloads of a topic's messages, oldest first; they are read a part at a time."""
     after = 0
-    while rows := connection.execute(_WAITING, {"topic": topic, "after": after}).all():
+    while rows := connection.execute(_WAITING[topic], {"after": after}).all():
         yield from (row.payload for row in rows)
         after = rows[-1].seq
 
 
-def holds(connection: Connection, topic: str, payloads: Sequence[str]) -> set[str]:
+def holds(connection: Connection, topic: Topic, payloads: Sequence[str]) -> set[str]:
     """Those of the payloads that wait in a topic."""
-    statement = sa.select(outbox.c.payload).where(outbox.c.topic == topic, outbox.c.payload.in_(payloads))
+    statement = sa.select(outbox.c.payload).where(_OF[topic], outbox.c.payload.in_(payloads))
     return set(connection.execute(statement).scalars())
 
 

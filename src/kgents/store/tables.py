@@ -290,6 +290,7 @@ outbox = Table(
     Column("message_id", Text, nullable=False),
     Column("payload", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    _partial("ix_outbox_run", "seq", where="topic = 'run'"),
     sqlite_autoincrement=True,
 )
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 
 import structlog
 
 from kgents.agents.signals import OUTBOX
-from kgents.bus.nats import Bus
+from kgents.bus.nats import Bus, BusUnavailable
 from kgents.bus.streams import RUNS_SUBJECT, USAGE_SUBJECT
 from kgents.errors import KgentsError
 from kgents.store.drain import drain
 from kgents.store.engine import Store
-from kgents.store.outbox import OutboxRow
+from kgents.store.outbox import OutboxRow, Topic
 from kgents.telemetry import messaging
 from kgents.telemetry.metrics import Metrics
 from kgents.usage.delivery import count_events, join
@@ -31,7 +33,8 @@ BACK_OFF = 0.5
 
 
 class Relay:
-    """Moves what the outbox holds to the bus, oldest first, for as long as it runs. Several relays may run.
+    """Moves what the outbox holds to the bus, each topic by itself and oldest first, for as long as it runs. Several
+    relays may run. A topic whose stream takes nothing holds up no other.
 
     A crash between the bus's acknowledgement and the deletion sends messages twice; whoever consumes them counts each
     event once.
@@ -41,38 +44,44 @@ class Relay:
         self._store = store
         self._bus = bus
         self._metrics = metrics
-        self._nudged = asyncio.Event()
+        self._nudges: dict[Topic, asyncio.Event] = {"usage": asyncio.Event(), "run": asyncio.Event()}
 
     async def run(self) -> None:
         """Relay until cancelled."""
         listener = asyncio.create_task(self._listen(), name="outbox nudges")
         try:
-            while True:
-                self._nudged.clear()
-                try:
-                    moved = await self.step()
-                except KgentsError as error:
-                    log.warning("the outbox waits", reason=error.code)
-                    await asyncio.sleep(BACK_OFF)
-                    continue
-                if moved < TAKE:
-                    await self._wait()
+            async with asyncio.TaskGroup() as loops:
+                for topic in self._nudges:
+                    loops.create_task(self._relay(topic), name=f"outbox {topic}")
         finally:
             listener.cancel()
 
-    async def step(self) -> int:
+    async def _relay(self, topic: Topic) -> None:
+        nudged = self._nudges[topic]
+        while True:
+            nudged.clear()
+            try:
+                moved = await self.step(topic)
+            except KgentsError as error:
+                log.warning("the outbox waits", topic=topic, reason=error.code)
+                await asyncio.sleep(BACK_OFF)
+                continue
+            if moved < TAKE:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE):
+                        await nudged.wait()
+
+    async def step(self, topic: Topic) -> int:
         """Relay one batch; answers how many rows it had. Raises Unavailable, then what was not acknowledged stays."""
         failures: list[Exception] = []
 
         async def send(rows: Sequence[OutboxRow]) -> list[int]:
-            queued = [(row.message_id, row.payload.encode(), [row]) for row in rows if row.topic == "run"]
-            usage = list(pack([row for row in rows if row.topic == "usage"]))
-            return [
-                *await self._publish(RUNS_SUBJECT, queued, failures),
-                *await self._publish(USAGE_SUBJECT, usage, failures),
-            ]
+            if topic == "usage":
+                return await self._publish(USAGE_SUBJECT, list(pack(rows)), failures)
+            queued = [(row.message_id, row.payload.encode(), [row]) for row in rows]
+            return await self._publish(RUNS_SUBJECT, queued, failures)
 
-        moved = await drain(self._store, TAKE, send)
+        moved = await drain(self._store, topic, TAKE, send)
         if failures:
             raise failures[0]
         return moved
@@ -86,24 +95,21 @@ class Relay:
                 subject, [(message_id, payload) for message_id, payload, _ in packs], timeout=TIMEOUT
             )
         stored = []
-        for (_, _, rows), ack in zip(packs, acks, strict=True):
-            if isinstance(ack, Exception):
+        for (message_id, _, rows), ack in zip(packs, acks, strict=True):
+            if isinstance(ack, KgentsError):
                 failures.append(ack)
+            elif isinstance(ack, Exception):
+                log.error("the bus's answer to a message can't be read; it is sent again", message_id=message_id)
+                failures.append(BusUnavailable(f"its answer can't be read ({ack!r})."))
             else:
                 stored += [row.seq for row in rows]
                 self._metrics.relayed(rows[0].topic, len(rows))
         return stored
 
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(IDLE):
-                await self._nudged.wait()
-        except TimeoutError:
-            return
-
     async def _listen(self) -> None:
         async for _ in self._bus.listen(OUTBOX):
-            self._nudged.set()
+            for nudged in self._nudges.values():
+                nudged.set()
 
 
 def pack(rows: Sequence[OutboxRow]) -> Iterator[Pack]:
@@ -124,5 +130,6 @@ def pack(rows: Sequence[OutboxRow]) -> Iterator[Pack]:
 
 
 def _message(rows: list[OutboxRow]) -> Pack:
-    message_id = f"{rows[0].message_id}+{len(rows)}+{rows[-1].message_id}"
-    return message_id, join([row.payload.encode() for row in rows]), rows
+    """The message's id is that of these rows and of no others: the bus takes two messages of one id for the same."""
+    ids = "\n".join(row.message_id for row in rows)
+    return sha256(ids.encode()).hexdigest()[:32], join([row.payload.encode() for row in rows]), rows

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import orjson
 import structlog
 
 from kgents.agents import runs
 from kgents.agents.conversation import load_message
-from kgents.agents.executor import Executor
+from kgents.agents.executor import Execution, Executor
 from kgents.agents.prepare import Planner
 from kgents.agents.runs import Claim
+from kgents.bus.consumer import Consumer
 from kgents.bus.nats import Bus, Delivery
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
 from kgents.clock import Clock
@@ -47,16 +49,32 @@ class RunWorker:
         self._source = source
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._beginning: set[asyncio.Task[Execution | float | None]] = set()
+        self._deliveries: Consumer | None = None
+        self._stopped = False
 
     async def run(self) -> None:
-        """Work until cancelled. What is in hand then is the executor's to finish or hand over."""
-        async with self._bus.consume(RUNS_STREAM, "workers", batch=1, ack_wait=ACK_WAIT) as deliveries:
-            while True:
+        """Work until cancelled or stopped. What is in hand then is the executor's to finish or hand over."""
+        async with self._bus.consume(RUNS_STREAM, "workers", batch=1, ack_wait=ACK_WAIT) as self._deliveries:
+            while not self._stopped:
                 # A delivery that waited for a slot would lose its lease meanwhile.
                 await self._slots.acquire()
-                task = asyncio.create_task(self._handle(await anext(deliveries)))
+                delivery = await anext(self._deliveries, None)
+                if delivery is None:
+                    return
+                task = asyncio.create_task(self._handle(delivery))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
+
+    async def stop(self) -> None:
+        """Claim no more runs. On return what was claimed is in the executor's hands, to be drained, and what was only
+        delivered goes back to the queue.
+        """
+        self._stopped = True
+        if self._deliveries:
+            await self._deliveries.aclose()
+        if self._beginning:
+            await asyncio.wait(self._beginning)
 
     async def finish(self, timeout: float) -> None:
         """Wait for the acknowledgements of what was in hand."""
@@ -68,22 +86,26 @@ class RunWorker:
         self._slots.release()
 
     async def _handle(self, delivery: Delivery) -> None:
+        try:
+            tenant_id, run_id = _named(delivery.data)
+        except ValueError as error:
+            log.error(
+                "a message in the queue of runs can't be read and is taken off",
+                message_id=delivery.message_id,
+                reason=str(error),
+            )
+            await _tell(delivery.term())
+            return
         alive = asyncio.create_task(self._stay_alive(delivery))
         try:
             with messaging.process(RUNS_SUBJECT, contexts=messaging.contexts_of([delivery.data])):
-                delay = await self._work(delivery)
+                delay = await self._work(tenant_id, run_id)
         except Exception as error:
             log.exception("background run failed unexpectedly", exc_info=error)
             delay = BUSY_DELAY
         finally:
             alive.cancel()
-        try:
-            if delay is None:
-                await delivery.ack()
-            else:
-                await delivery.nak(delay)
-        except Unavailable:
-            log.warning("the queue was not told of a run's end; it will come again and be found finished")
+        await _tell(delivery.ack() if delay is None else delivery.nak(delay))
 
     async def _stay_alive(self, delivery: Delivery) -> None:
         while True:
@@ -93,28 +115,50 @@ class RunWorker:
             except Unavailable:
                 continue
 
-    async def _work(self, delivery: Delivery) -> float | None:
+    async def _work(self, tenant_id: str, run_id: str) -> float | None:
         """Carry out the run. Answers None when the queue may forget it, or after how long it is to come again."""
-        message = orjson.loads(delivery.data)
-        tenant_id, run_id = message["tenant_id"], message["run_id"]
+        if self._stopped:
+            return 0.0
+        beginning = asyncio.create_task(self._begin(tenant_id, run_id))
+        self._beginning.add(beginning)
+        beginning.add_done_callback(self._beginning.discard)
+        begun = await beginning
+        if not isinstance(begun, Execution):
+            return begun
+        try:
+            await begun.result()
+        except KgentsError as error:
+            log.info("background run was not finished here", run_id=run_id, reason=error.code)
+        return None
+
+    async def _begin(self, tenant_id: str, run_id: str) -> Execution | float | None:
+        """Claim the run and start it. Otherwise answers as `_work`."""
         if self._executor.carries(run_id):
             return BUSY_DELAY
-        now = self._clock.now()
-        try:
-            with traces.sql("claim run"), self._executor.awaiting(run_id):
-                claim = await self._store.write(
-                    Scope.tenant(tenant_id),
-                    lambda connection: runs.claim(
-                        connection, tenant_id, run_id, self._executor.instance, now, source=self._source
-                    ),
-                )
-        except Unavailable:
-            return BUSY_DELAY
+        with self._executor.awaiting(run_id):
+            try:
+                claim = await self._claim(tenant_id, run_id, events_seen=False)
+                if claim == "has-events":
+                    # A claim while they can't be read would use up one of the run's attempts for nothing.
+                    await self._bus.last_event(run_id)
+                    claim = await self._claim(tenant_id, run_id, events_seen=True)
+            except Unavailable:
+                return BUSY_DELAY
         if not isinstance(claim, Claim):
             return BUSY_DELAY if claim == "busy" else None
-        return await self._carry_out(claim)
+        return await self._start(claim)
 
-    async def _carry_out(self, claim: Claim) -> float | None:
+    async def _claim(self, tenant_id: str, run_id: str, *, events_seen: bool) -> Claim | str:
+        instance, source, now = self._executor.instance, self._source, self._clock.now()
+        with traces.sql("claim run"):
+            return await self._store.write(
+                Scope.tenant(tenant_id),
+                lambda connection: runs.claim(
+                    connection, tenant_id, run_id, instance, now, source=source, events_seen=events_seen
+                ),
+            )
+
+    async def _start(self, claim: Claim) -> Execution | None:
         run = claim.run
         try:
             work = self._planner.work(
@@ -126,8 +170,19 @@ class RunWorker:
         except KgentsError as error:
             await self._executor.fail(run, error)
             return None
-        try:
-            await self._executor.start(work).result()
-        except KgentsError as error:
-            log.info("background run was not finished here", run_id=run.run_id, reason=error.code)
-        return None
+        return self._executor.start(work)
+
+
+def _named(data: bytes) -> tuple[str, str]:
+    """The tenant and the run that a message is about. Raises ValueError where it names none."""
+    match orjson.loads(data):
+        case {"tenant_id": str(tenant_id), "run_id": str(run_id)}:
+            return tenant_id, run_id
+    raise ValueError("it names no tenant and run")
+
+
+async def _tell(ending: Awaitable[None]) -> None:
+    try:
+        await ending
+    except Unavailable:
+        log.warning("the queue was not told of a run's end; it will come again and be found finished")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import sqlalchemy as sa
 import structlog
@@ -17,49 +17,65 @@ from kgents.store import changes
 from kgents.store.engine import Scope, Store
 from kgents.store.tables import idempotency_keys
 from kgents.telemetry.metrics import Metrics
+from kgents.workers.heartbeats import LOOK, Heartbeats
 from kgents.workers.lost_runs import LostRuns
 
 log = structlog.get_logger(__name__)
 
-INTERVAL = 2.0
+INTERVAL = 2.0  # seconds between two rounds of tidying
 MOST_RUNS = 500
 MOST_KEYS = 2000  # in one transaction: what a day without a sweeper left must neither time out nor hold up the others
 
 
 class Sweeper:
-    """Sweeps every few seconds. Several may run: each thing is settled once."""
+    """Sweeps every few seconds. Several may run: each thing is settled once.
+
+    Runs are taken up in a loop of their own, so that nothing else can keep them from it, nor delay the looks at the
+    heartbeats, of which a late one says nothing.
+    """
 
     def __init__(self, store: Store, bus: Bus, metrics: Metrics, clock: Clock) -> None:
         self._store = store
         self._metrics = metrics
         self._clock = clock
         self._lost = LostRuns(store, bus, clock)
+        self._heartbeats = Heartbeats(clock)
+        self._dead: list[runs.Heartbeat] = []
 
     async def run(self) -> None:
         """Sweep until cancelled."""
-        while True:
-            try:
-                await self.sweep()
-            except Unavailable as error:
-                log.warning("not everything could be swept", reason=error.code)
-            await asyncio.sleep(INTERVAL)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(_repeat(self.take_up, LOOK), name="orphan runs")
+            loops.create_task(_repeat(self.tidy, INTERVAL), name="tidying")
 
-    async def sweep(self) -> dict[str, int]:
-        """Put runs whose process is gone, or whose message the bus has lost, back into the queue, and drop what has
-        expired; answers how much of each.
-
-        Runs come first and by themselves, so that nothing else can keep them from being taken up again. The bus comes
-        last: all the rest is done while it is away. Raises Unavailable.
-        """
+    async def take_up(self) -> int:
+        """Put runs whose process is gone back into the queue; answers how many. Raises Unavailable."""
         now = self._clock.now()
-        found = {"orphan_runs": await self._settle("orphan_runs", lambda connection: requeue_orphans(connection, now))}
-        found["idempotency_keys"] = 0
+
+        def unit(connection: Connection) -> int:
+            self._dead = self._heartbeats.look(runs.heartbeats(connection))
+            return requeue_orphans(connection, self._dead, now)
+
+        try:
+            return await self._settle("orphan_runs", unit)
+        except Unavailable:
+            self._heartbeats.forget()
+            raise
+
+    async def tidy(self) -> dict[str, int]:
+        """Drop what has expired, and put runs whose message the bus has lost back into the queue; answers how much of
+        each. The bus comes last: all the rest is done while it is away. Raises Unavailable.
+        """
+        now, dead = self._clock.now(), self._dead
+        found = {"idempotency_keys": 0}
         while more := await self._settle("idempotency_keys", lambda connection: expire_keys(connection, now)):
             found["idempotency_keys"] += more
             if more < MOST_KEYS:
                 break
         found["cache_changes"] = await self._settle("cache_changes", lambda connection: changes.prune(connection, now))
-        found["processes"] = await self._settle("processes", lambda connection: runs.forget_processes(connection, now))
+        found["processes"] = await self._settle(
+            "processes", lambda connection: runs.forget_processes(connection, dead, now)
+        )
         found["lost_runs"] = self._count("lost_runs", await self._lost.sweep())
         return found
 
@@ -73,9 +89,18 @@ class Sweeper:
         return count
 
 
-def requeue_orphans(connection: Connection, now: int) -> int:
+async def _repeat(work: Callable[[], Awaitable[object]], interval: float) -> None:
+    while True:
+        try:
+            await work()
+        except Unavailable as error:
+            log.warning("not everything could be swept", reason=error.code)
+        await asyncio.sleep(interval)
+
+
+def requeue_orphans(connection: Connection, dead: Sequence[runs.Heartbeat], now: int) -> int:
     """Give runs whose process is gone back to the queue; answers how many."""
-    return sum(runs.requeue(connection, run, now) for run in runs.orphans(connection, now, MOST_RUNS))
+    return sum(runs.requeue(connection, run, now) for run in runs.orphans(connection, dead, MOST_RUNS))
 
 
 def expire_keys(connection: Connection, now: int) -> int:

@@ -12,12 +12,16 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from kgents.agents import repository, runs
+from kgents.agents.runs import Heartbeat
+from kgents.store import outbox
 from kgents.workers import lost_runs
 
 QUESTIONS: dict[str, tuple[str, Callable[[Connection], Any]]] = {
-    "orphans": ("ix_runs_unfinished", lambda connection: runs.orphans(connection, 1, 10)),
+    "orphans": ("ix_runs_unfinished", lambda connection: runs.orphans(connection, [Heartbeat("proc_1", 1)], 10)),
     "runs of a process": ("ix_runs_unfinished", lambda connection: runs.held(connection, "proc_1")),
     "queued runs": ("ix_runs_unfinished", lambda connection: lost_runs.handed_over(connection, 1)),
+    "messages of queued runs": ("ix_outbox_run", lambda connection: outbox.take(connection, "run", 10)),
+    "a queued run's message": ("ix_outbox_run", lambda connection: outbox.holds(connection, "run", ["{}"])),
     "busy sessions": (
         "ix_runs_unfinished_session",
         lambda connection: repository.busy_sessions(connection, ["ten_1", "ten_2"], ["ses_1", "ses_2"]),

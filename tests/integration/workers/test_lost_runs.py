@@ -59,7 +59,7 @@ class Queue:
     async def relay(self):
         """Have the bus take what waits in the outbox."""
         while await waiting_in(self._ledger):
-            await self._relay.step()
+            await self._relay.step("run")
 
     async def purge(self):
         """Lose every message."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import orjson
 
 from kgents.bus.streams import USAGE_STREAM, USAGE_SUBJECT
+from kgents.meter.client import MeterUnavailable
+from kgents.workers import meter_sink as sinking
 from kgents.workers.meter_sink import MeterSink
 from tests.contract.meter.process import event
 from tests.integration.workers.running import count, running
@@ -99,3 +101,53 @@ async def test_a_sink_that_is_stopped_in_between_leaves_the_rest_to_another(bus,
         await emptied(bus)
 
     assert meter.totals() == {"ten_1": 200}
+
+
+class Failing:
+    """A meter that answers 500 to whatever holds the event `poison`, or to everything."""
+
+    def __init__(self, client, *, away=False):
+        self._client = client
+        self._away = away
+        self.poisoned = True
+        self.asked = []
+
+    async def ping(self):
+        if self._away:
+            raise MeterUnavailable("ConnectError")
+        return await self._client.ping()
+
+    async def ingest(self, payload):
+        self.asked.append({event["id"] for event in orjson.loads(payload)})
+        if self._away or (self.poisoned and "poison" in self.asked[-1]):
+            raise MeterUnavailable("it answered 500")
+        await self._client.ingest(payload)
+
+
+async def test_an_event_that_the_meter_always_fails_on_holds_up_no_others_and_is_kept(
+    bus, meter, client, metrics, monkeypatch
+):
+    monkeypatch.setattr(sinking, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(sinking, "RETRY", 0.01)
+    failing = Failing(client)
+    await publish(bus, *([event(f"{n}", 1)] for n in range(5)), [event("poison", 100)], [event("last", 1)])
+
+    async with running(MeterSink(bus, failing, metrics)):
+        await eventually(lambda: meter.totals() == {"ten_1": 6}, what="the meter has the others")
+        await eventually(lambda: failing.asked.count({"poison"}) > 8, what="it is tried again and again")
+        assert (await bus.pending(USAGE_STREAM)).messages == 1
+        failing.poisoned = False
+        await emptied(bus)
+
+    assert meter.totals() == {"ten_1": 106}
+
+
+async def test_while_the_meter_is_away_a_batch_is_not_divided(bus, client, metrics, monkeypatch):
+    monkeypatch.setattr(sinking, "FIRST_DELAY", 0.01)
+    away = Failing(client, away=True)
+    await publish(bus, *([event(f"{n}", 1)] for n in range(4)))
+
+    async with running(MeterSink(bus, away, metrics)):
+        await eventually(lambda: len(away.asked) > 2 * sinking.TRIES, what="it is tried again and again")
+
+    assert len({frozenset(asked) for asked in away.asked}) == 1

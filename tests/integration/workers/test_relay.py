@@ -7,6 +7,8 @@ import signal
 from contextlib import aclosing
 
 import orjson
+import pytest
+import sqlalchemy as sa
 
 from kgents.agents import signals
 from kgents.bus.streams import RUNS_STREAM, USAGE_STREAM
@@ -53,7 +55,7 @@ async def events_on(bus):
 async def test_usage_goes_to_the_bus_in_order_in_few_messages_and_leaves_the_outbox(ledger, bus, metrics):
     ids = await plant(ledger, 150)
 
-    assert await Relay(ledger, bus, metrics).step() == 150
+    assert await Relay(ledger, bus, metrics).step("usage") == 150
 
     assert (await bus.pending(USAGE_STREAM)).messages == 3  # of at most 200 events
     assert await events_on(bus) == ids
@@ -64,7 +66,7 @@ async def test_usage_goes_to_the_bus_in_order_in_few_messages_and_leaves_the_out
 async def test_each_queued_run_is_a_message_of_its_own_with_its_id(ledger, bus, metrics):
     await queue(ledger, "run_1", "run_2")
 
-    await Relay(ledger, bus, metrics).step()
+    await Relay(ledger, bus, metrics).step("run")
 
     messages = await taken(bus, RUNS_STREAM, 2)
     assert [(message.message_id, message.data) for message in messages] == [
@@ -73,10 +75,60 @@ async def test_each_queued_run_is_a_message_of_its_own_with_its_id(ledger, bus, 
     ]
 
 
-async def test_a_step_over_an_empty_outbox_does_nothing(ledger, bus, metrics):
-    assert await Relay(ledger, bus, metrics).step() == 0
+@pytest.mark.parametrize(("topic", "stream"), [("usage", USAGE_STREAM), ("run", RUNS_STREAM)])
+async def test_a_step_over_an_empty_outbox_does_nothing(ledger, bus, metrics, topic, stream):
+    assert await Relay(ledger, bus, metrics).step(topic) == 0
 
-    assert (await bus.pending(USAGE_STREAM)).messages == 0
+    assert (await bus.pending(stream)).messages == 0
+
+
+@pytest.mark.parametrize(
+    ("away", "other", "topic"), [(USAGE_STREAM, RUNS_STREAM, "usage"), (RUNS_STREAM, USAGE_STREAM, "run")]
+)
+async def test_a_stream_that_takes_nothing_does_not_starve_the_other(
+    ledger, bus, metrics, monkeypatch, away, other, topic
+):
+    monkeypatch.setattr(relaying, "TAKE", 2)
+    await queue(ledger, "run_1", "run_2", "run_3")
+    await plant(ledger, 3)
+    await queue(ledger, "run_4")
+    await plant(ledger, 1)
+    await bus._jetstream.api(f"STREAM.DELETE.{away}")
+    monkeypatch.setattr(bus._connection, "doubt", lambda: None)  # which would make the stream anew
+
+    async with running(Relay(ledger, bus, metrics)):
+        await eventually(lambda: _waits_only(ledger, topic), what="the other topic's messages are on the bus")
+
+    assert (await bus.pending(other)).messages > 0
+
+
+async def test_an_answer_that_cannot_be_read_is_a_failure_of_its_message_alone(ledger, bus, metrics, monkeypatch):
+    await queue(ledger, "run_1", "run_2")
+    send = bus._jetstream.send
+
+    async def garbled(subject, payload, *, headers):
+        answer = await send(subject, payload, headers=headers)
+        if headers["Nats-Msg-Id"] == "run_1:1":
+            (await answer).data = b"<html>"
+        return answer
+
+    monkeypatch.setattr(bus._jetstream, "send", garbled)
+
+    async with running(Relay(ledger, bus, metrics)):
+        await eventually(lambda: _is(ledger, 1), what="the other message has left the outbox")
+        monkeypatch.undo()
+        await eventually(lambda: _is_empty(ledger), what="the message is sent again")
+
+    assert (await bus.pending(RUNS_STREAM)).messages == 2
+
+
+async def _is(ledger, number):
+    return await waiting_in(ledger) == number
+
+
+async def _waits_only(ledger, topic):
+    rows = await ledger.read(Scope.system(), lambda c: c.execute(sa.select(outbox.outbox.c.topic)).scalars().all())
+    return rows == [topic] * 4
 
 
 async def test_a_nudge_wakes_it(ledger, bus, metrics, monkeypatch):
@@ -121,7 +173,7 @@ async def test_relays_on_postgresql_share_the_work(ledger, database, make_bus, m
     stores = [open_store(database.url) for _ in range(3)]
     relays = [Relay(store, await make_bus(), metrics) for store in stores]
 
-    moved = await asyncio.gather(*(relay.step() for relay in relays))
+    moved = await asyncio.gather(*(relay.step("usage") for relay in relays))
 
     for store in stores:
         await store.close()
@@ -137,7 +189,7 @@ async def test_what_a_relay_holds_that_ends_is_free_for_another(ledger, database
     ids = await plant(ledger, 10)
     other = open_store(database.url)
     nats.process.send(signal.SIGSTOP)
-    ending = asyncio.create_task(Relay(ledger, bus, metrics).step())
+    ending = asyncio.create_task(Relay(ledger, bus, metrics).step("usage"))
     await asyncio.sleep(0.2)  # it is publishing now, which is not answered
     ending.cancel()
     await asyncio.gather(ending, return_exceptions=True)
@@ -145,7 +197,7 @@ async def test_what_a_relay_holds_that_ends_is_free_for_another(ledger, database
 
     async def moved():
         await eventually(lambda: bus.state.connected, what="the bus is connected")
-        return await Relay(other, bus, metrics).step()
+        return await Relay(other, bus, metrics).step("usage")
 
     assert await moved() == 10
     assert sorted(set(await events_on(bus))) == sorted(ids)

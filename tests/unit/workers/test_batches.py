@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kgents.workers.meter_sink import MAX_EVENTS, batches
+from kgents.workers.meter_sink import MAX_EVENTS, batches, retry_in
 
 
 @dataclass
@@ -81,3 +81,8 @@ async def test_closing_leaves_no_task_behind():
     await asyncio.sleep(0)
 
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(("delivered", "seconds"), [(1, 2), (2, 4), (6, 64), (7, 64), (10_000, 64)])
+def test_what_the_meter_fails_on_comes_again_later_and_later_within_bounds(delivered, seconds):
+    assert retry_in(delivered) == seconds

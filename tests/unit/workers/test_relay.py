@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,10 +51,14 @@ def test_messages_have_ids_of_their_own_that_a_retry_has_too(steps):
     assert ids == [message_id for message_id, _, _ in pack(rows)]
 
 
-def test_a_retry_that_packs_other_rows_has_another_id():
-    rows = rows_of([(1, 0)] * 3)
+@pytest.mark.parametrize("others", [(0, 1), (0, 1, 3), (1, 2, 3), (0, 2, 1, 3)])
+def test_a_retry_that_packs_other_rows_has_another_id(others):
+    rows = rows_of([(1, 0)] * 4)
 
-    first, second = ([message_id for message_id, _, _ in pack(part)] for part in (rows, rows[:2]))
+    first, second = (
+        [message_id for message_id, _, _ in pack(part)]
+        for part in ([rows[0], rows[2], rows[3]], [rows[number] for number in others])
+    )
 
     assert first != second
 

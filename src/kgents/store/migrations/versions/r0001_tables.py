@@ -161,6 +161,14 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
         sqlite_autoincrement=True,
     )
+    op.create_index(
+        "ix_outbox_run",
+        "outbox",
+        ["seq"],
+        unique=False,
+        sqlite_where=sa.text("topic = 'run'"),
+        postgresql_where=sa.text("topic = 'run'"),
+    )
     op.create_table(
         "processes",
         sa.Column("name", sa.Text(), nullable=False),

@@ -1,0 +1,183 @@
+"""A worker takes queued runs and carries them out; what it can't is left for others, or taken off the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kgents.agents import repository, runs
+from kgents.agents.executor import Executor
+from kgents.agents.ledger_ops import queue_row
+from kgents.agents.model import Agent, AgentDefinition
+from kgents.agents.models.registry import ModelRegistry
+from kgents.agents.prepare import Planner
+from kgents.bus.nats import BusUnavailable
+from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
+from kgents.clock import SystemClock
+from kgents.config import Settings
+from kgents.store.engine import Scope
+from kgents.workers import runs as working
+from kgents.workers.runs import RunWorker
+from tests.integration.workers.conftest import TENANT
+from tests.integration.workers.running import running
+from tests.support.runs import a_run
+from tests.support.waiting import eventually
+
+
+class Claims:
+    """The worker's way to the database, which may be held up."""
+
+    def __init__(self, ledger) -> None:
+        self._ledger = ledger
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def write(self, scope, fn):
+        self.asked.set()
+        await self.open.wait()
+        return await self._ledger.write(scope, fn)
+
+
+class Process:
+    """A worker's process, and the queue that it takes runs from."""
+
+    def __init__(self, ledger, bus, metrics, registry) -> None:
+        self._ledger = ledger
+        self._bus = bus
+        clock, planner = SystemClock(), Planner(registry)
+        self.executor = Executor(
+            settings=Settings(),
+            store=ledger,
+            bus=bus,
+            clock=clock,
+            planner=planner,
+            metrics=metrics,
+            instance="proc_1",
+        )
+        self.claims = Claims(ledger)
+        self.worker = RunWorker(
+            store=self.claims, bus=bus, clock=clock, planner=planner, executor=self.executor, source="kgents"
+        )
+
+    async def queue(self, text: str = "hi", *, attempt: int = 0) -> str:
+        """Record a queued run and put its message into the queue; answers its id."""
+        run = a_run(
+            TENANT,
+            owner=None,
+            mode="background",
+            status="queued",
+            attempt=attempt,
+            input={"messages": [{"role": "user", "content": text}]},
+        )
+        await self._ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+        await self.send(queue_row(TENANT, run.run_id, attempt, 0).payload.encode(), f"{run.run_id}:{attempt}")
+        return run.run_id
+
+    async def send(self, payload: bytes, message_id: str) -> None:
+        """Put a message into the queue."""
+        await self._bus.publish(RUNS_SUBJECT, payload, message_id=message_id)
+
+    async def run(self, run_id: str):
+        """A run as it is recorded."""
+        return await self._ledger.read(
+            Scope.system(), lambda connection: repository.run_by_id(connection, TENANT, run_id)
+        )
+
+    async def reached(self, run_id: str, status: str) -> None:
+        """Wait until a run has that status."""
+
+        async def has() -> bool:
+            return (await self.run(run_id)).status == status
+
+        await eventually(has, what=f"{run_id} is {status}")
+
+    async def emptied(self) -> None:
+        """Wait until the queue is empty."""
+
+        async def is_empty() -> bool:
+            return (await self._bus.pending(RUNS_STREAM)).messages == 0
+
+        await eventually(is_empty, what="the queue is empty")
+
+
+@pytest.fixture
+async def process(ledger, bus, metrics) -> AsyncIterator[Process]:
+    agent = Agent("agt_1", TENANT, "a", 1, AgentDefinition(model="kgents:echo"), 0, 0)
+    await ledger.write(Scope.system(), lambda connection: repository.insert_agent(connection, agent))
+    registry = ModelRegistry(Settings())
+    made = Process(ledger, bus, metrics, registry)
+    yield made
+    await made.executor.drain(0)
+    await registry.aclose()
+
+
+async def test_a_queued_run_is_carried_out_and_leaves_the_queue(process):
+    async with running(process.worker):
+        run_id = await process.queue()
+        await process.reached(run_id, "completed")
+        await process.emptied()
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", b"{", b"[]", b"7", b"{}", b'{"tenant_id":"ten_1"}', b'{"tenant_id":1,"run_id":[]}']
+)
+async def test_a_message_that_cannot_be_read_is_taken_off_the_queue(process, payload):
+    async with running(process.worker):
+        await process.send(payload, "unreadable")
+        await process.emptied()
+
+
+async def test_a_worker_that_is_stopped_claims_no_more_and_ends_what_it_has(process):
+    async with running(process.worker):
+        first = await process.queue("/sleep 0.1 /words 8")
+        await process.reached(first, "running")
+
+        await process.worker.stop()
+        second = await process.queue()
+        await process.reached(first, "completed")
+        await process.worker.finish(5)
+
+    assert (await process.run(second)).status == "queued"
+
+
+async def test_a_run_that_is_being_claimed_at_the_stop_is_there_to_be_drained(process):
+    process.claims.open.clear()
+    async with running(process.worker):
+        run_id = await process.queue("/sleep 0.1 /words 20")
+        await process.claims.asked.wait()
+
+        stopping = asyncio.create_task(process.worker.stop())
+        done, _ = await asyncio.wait([stopping], timeout=0.1)
+        process.claims.open.set()
+        await stopping
+
+        assert not done
+        assert process.executor.carries(run_id)
+
+
+async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_without_using_up_its_attempts(
+    process, bus, monkeypatch
+):
+    monkeypatch.setattr(working, "BUSY_DELAY", 0.05)
+    looks = 0
+
+    async def away(_run_id):
+        nonlocal looks
+        looks += 1
+        raise BusUnavailable("no stream takes this message, or it has no leader now.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bus, "last_event", away)
+        async with running(process.worker):
+            begun, fresh = await process.queue(attempt=1), await process.queue()
+            await eventually(lambda: looks > runs.MAX_ATTEMPTS, what="it has been looked for often")
+            await process.reached(fresh, "completed")
+            waiting = await process.run(begun)
+            patch.undo()
+            await process.reached(begun, "completed")
+
+    assert (waiting.status, waiting.attempt) == ("queued", 1)
+    assert (await process.run(begun)).attempt == 2
