@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     meter_mode: Literal["embedded", "external"] = "external"
     meter_events_path: str = "/api/v1/events"
     meter_source: str = "kgents"
-    reconcile_interval: Annotated[float, Field(gt=0)] = 300.0
+    reconcile_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
 
     redis_url: SecretStr | None = None
 
@@ -72,28 +72,30 @@ class Settings(BaseSettings):
     egress_allow: list[str] = Field(default_factory=list)
     trusted_proxies: list[str] = Field(default_factory=list)
 
-    max_body_bytes: int = 1_048_576
-    max_json_depth: int = 64
-    shutdown_delay: float = 0.0
-    shutdown_grace: float = 25.0
-    run_lease: float = 10.0
-    idempotency_ttl: float = 86_400.0
+    max_body_bytes: Annotated[int, Field(ge=1)] = 1_048_576
+    max_json_depth: Annotated[int, Field(ge=1)] = 64
+    shutdown_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    shutdown_grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
+    run_lease: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    idempotency_ttl: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 86_400.0
     # For when more comes than an API process can serve (api/admission.py): how many requests are worked on at once, how
     # many wait for their turn and for how long, and how many connections are open; all at most. What is more is refused
     # with 503.
     max_at_work: Annotated[int, Field(ge=1)] = 64
     max_waiting: Annotated[int, Field(ge=1)] = 512
-    max_wait: Annotated[float, Field(gt=0)] = 2.0
+    max_wait: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
     max_connections: Annotated[int, Field(ge=1)] = 4000
 
-    default_requests_per_minute: int = 60_000
-    default_tokens_per_minute: int = 10_000_000
+    default_requests_per_minute: Annotated[int, Field(ge=1)] = 60_000
+    default_tokens_per_minute: Annotated[int, Field(ge=1)] = 10_000_000
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 def load() -> Settings:
     """The settings of this process, from its environment. Raises Unprocessable for one that can't be used."""
+    if folder := Settings.model_config.get("secrets_dir"):
+        _check_secrets(Path(str(folder)).expanduser())
     try:
         return Settings()
     except ValidationError as error:
@@ -104,3 +106,27 @@ def load() -> Settings:
         field = re.search(r'field "(\w+)"', str(error))  # pydantic-settings tells it in the text only
         name = f"The setting KGENTS_{field[1].upper()}" if field else "A KGENTS_ setting"
         raise Unprocessable(f"{name} can't be used: it is not valid JSON.", code="setting") from None
+
+
+def _check_secrets(folder: Path) -> None:
+    """Raise Unprocessable where a folder of secrets, or the file of a setting in it, can't be read: pydantic-settings
+    only warns of that, or tells it as if a value were no JSON.
+    """
+    names = {f"kgents_{field}" for field in Settings.model_fields}
+    try:
+        files = [path for path in sorted(folder.iterdir()) if path.name.lower() in names]
+    except OSError as error:
+        raise Unprocessable(
+            f"The folder of secrets, {folder}, can't be read: {error.strerror}. Correct KGENTS_SECRETS_DIR.",
+            code="setting",
+        ) from None
+    for path in files:
+        try:
+            path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise Unprocessable(
+                f"The setting {path.name.upper()} can't be used: its file, {path}, can't be read: {why}. Correct the "
+                "file, or remove it.",
+                code="setting",
+            ) from None

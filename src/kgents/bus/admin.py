@@ -23,7 +23,9 @@ NO_MESSAGE = 10037
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
-    """A client of the bus. Whatever the server does not answer in the block ends it as BusUnavailable."""
+    """A client of the bus. Whatever the server does not answer in the block ends it as BusUnavailable. Raises
+    Unprocessable for settings that name no server.
+    """
     servers = servers_of(settings)
     client: Client | None = None
     reason: Exception | None = None

@@ -102,9 +102,11 @@ def check(folder: Path) -> None:
     """Raise Unprocessable unless a copy is whole, to the byte."""
     try:
         sums = orjson.loads((folder / "sums.json").read_bytes())
+        if not isinstance(sums, dict):
+            raise ValueError("its sums.json holds no sums")
         wrong = [name for name, value in sums.items() if _sum(folder / name) != value]
         missing = [stream for stream in _WANTED if f"{stream}/{_DATA}" not in sums]
-    except (OSError, orjson.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise Unprocessable(f"{folder} is no copy of the streams: {error}.", code="backup") from None
     if wrong or missing:
         raise Unprocessable(

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from nats import errors as nats_errors
@@ -24,7 +25,7 @@ from kgents.bus.failures import describe
 from kgents.bus.model import BusState, BusUnavailable
 from kgents.clock import Clock
 from kgents.config import Settings
-from kgents.errors import TooLarge
+from kgents.errors import TooLarge, Unprocessable
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +97,7 @@ class Connection:
 
     def __init__(self, settings: Settings, clock: Clock, prepare: Callable[[], Awaitable[None]]) -> None:
         """`prepare` runs on each new connection before it counts as connected, and after `doubt`; it is tried again
-        when it raises.
+        when it raises. Raises Unprocessable for settings that name no server.
         """
         self._servers = servers_of(settings)
         self._settings = settings
@@ -277,8 +278,21 @@ class Connection:
 
 
 def servers_of(settings: Settings) -> list[str]:
-    """The URLs of the bus's servers."""
-    return [server.strip() for server in settings.nats_url.split(",")]
+    """The URLs of the bus's servers. Raises Unprocessable where one is none; what it is may hold a password."""
+    servers = [server.strip() for server in settings.nats_url.split(",")]
+    for server in servers:
+        try:
+            url = urlsplit(server if "://" in server else f"nats://{server}")
+            is_address = bool(url.hostname) and url.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise Unprocessable(
+                "The setting KGENTS_NATS_URL can't be used: it is not nats://HOST:PORT, or several of them with commas "
+                "between.",
+                code="setting",
+            )
+    return servers
 
 
 def once(settings: Settings) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def _json_file(path: Path) -> dict[str, Any]:
         raise typer.BadParameter(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise typer.BadParameter(f"{path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise typer.BadParameter(f"{path} is nested too deeply") from error
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{path} holds no JSON object")
     return found

@@ -87,8 +87,12 @@ def _settings(path: Path | None) -> Any:
         if len(wanted) != 1:
             raise ValueError(f"it has {len(wanted)} HorizontalPodAutoscalers, and is to have one")
         return autoscaler.Settings.parse(wanted[0])
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise Unprocessable(f"{path} can't be used: it has no {error}.", code="hpa") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise Unprocessable(f"{path} can't be used: {error}.", code="hpa") from None
+    except (TypeError, AttributeError, RecursionError):
+        raise Unprocessable(f"{path} can't be used: it is not built as an autoscaler's manifest.", code="hpa") from None
 
 
 def _capacity(path: Path | None) -> Any:
@@ -98,24 +102,33 @@ def _capacity(path: Path | None) -> Any:
         return Can(cpu_per_request=0.001, request=500, limit=1000)
     try:
         found = json.loads(path.read_text())
-        return Can(**found.get("simulation", found))
-    except (ValueError, TypeError, AttributeError) as error:
+        return Can.parse(found.get("simulation", found))
+    except ValueError as error:
         raise Unprocessable(f"{path} can't be used: {error}.", code="capacity") from None
+    except (TypeError, AttributeError, RecursionError):
+        raise Unprocessable(f"{path} can't be used: it is not a JSON object of numbers.", code="capacity") from None
 
 
 def _trace(path: Path) -> list[Any]:
-    from kgents.load.simulation import Point
+    from kgents.load.simulation import MOST, Point
 
     points = []
     with path.open(newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row or row[0].lstrip().startswith("#") or (number == 1 and not row[0][:1].isdigit()):
-                continue
-            try:
-                points.append(Point(float(row[0]), float(row[1])))
-            except (ValueError, IndexError):
-                text = ",".join(row)
-                raise Unprocessable(
-                    f"{path}, line {number}: {text!r} is not second,requests_per_second.", code="load"
-                ) from None
+        try:
+            rows = list(csv.reader(file))
+        except csv.Error as error:
+            raise Unprocessable(f"{path} is not CSV: {error}.", code="load") from None
+    for number, row in enumerate(rows, 1):
+        if not row or row[0].lstrip().startswith("#") or (number == 1 and not row[0][:1].isdigit()):
+            continue
+        try:
+            point = Point(float(row[0]), float(row[1]))
+            if not (abs(point.second) < MOST and 0 <= point.rate < MOST):
+                raise ValueError
+        except (ValueError, IndexError):
+            text = ",".join(row)
+            raise Unprocessable(
+                f"{path}, line {number}: {text!r} is not second,requests_per_second.", code="load"
+            ) from None
+        points.append(point)
     return points

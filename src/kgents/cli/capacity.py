@@ -12,7 +12,6 @@ import typer
 from kgents.cli.loadtest import IsMine, Out, Pages, Pods, Program, Tenants, Up, Url, chosen, command_line, source
 from kgents.cli.options import ContextName, Output, group
 from kgents.cli.output import Format, note, show
-from kgents.errors import Unprocessable
 
 capacity = group("How much a kgents can do, and what a deployment is to ask for.")
 
@@ -20,15 +19,17 @@ Stress = Annotated[
     Path,
     typer.Option(exists=True, dir_okay=False, help="The report of kgents loadtest --profile stress, load-stress.json."),
 ]
-Expected = Annotated[float, typer.Option(min=1, help="Requests a second that are expected.")]
-Peak = Annotated[float, typer.Option(min=1, help="Requests a second at the peak.")]
+Expected = Annotated[float, typer.Option(min=1, max=1e9, help="Requests a second that are expected.")]
+Peak = Annotated[float, typer.Option(min=1, max=1e9, help="Requests a second at the peak.")]
 Growth = Annotated[
     float, typer.Option(min=0.05, max=3, help="The share by which load may grow before new pods serve, in about 45 s.")
 ]
 Evidence = Annotated[
     Path, typer.Argument(help="What kgents capacity wrote, capacity.json.", exists=True, dir_okay=False)
 ]
-Component = Annotated[Path, typer.Argument(help="The component's folder, such as deploy/components/capacity.")]
+Component = Annotated[
+    Path, typer.Argument(help="The component's folder, such as deploy/components/capacity.", file_okay=False)
+]
 
 
 @capacity.command("measure")
@@ -56,10 +57,11 @@ def measure(
 
     from kgents.cli.load_progress import shown
     from kgents.load import capacity as rules
+    from kgents.load import report
     from kgents.load import vegeta as programs
     from kgents.load.sizing import Demand
 
-    report = _read(stress)
+    demand, found = Demand(expected, peak, growth), report.read(stress, "load test")
     program = programs.find(vegeta)
 
     async def work() -> dict[str, Any]:
@@ -69,7 +71,9 @@ def measure(
                     target, program, watcher, tenants=tenants, seconds=seconds, command=command_line()
                 )
 
-    document = rules.conclude(asyncio.run(work()), report, Demand(expected, peak, growth))
+    measured = asyncio.run(work())
+    with report.understood(stress):
+        document = rules.conclude(measured, found, demand)
     _write(document, out)
 
 
@@ -83,10 +87,13 @@ def conclude(
 ) -> None:
     """Work out the numbers for another demand, from what was measured."""
     from kgents.load import capacity as rules
+    from kgents.load import report
     from kgents.load.sizing import Demand
 
-    document = _read(evidence)
-    _write(rules.conclude(document, document["stress"], Demand(expected, peak, growth)), out)
+    found = report.read(evidence, "capacity")
+    with report.understood(evidence):
+        document = rules.conclude(found, found["stress"], Demand(expected, peak, growth))
+    _write(document, out)
 
 
 @capacity.command("write")
@@ -94,16 +101,21 @@ def write(evidence: Evidence, component: Component) -> None:
     """Write the kustomize component that brings the numbers into the manifests."""
     from kgents.load import capacity as rules
     from kgents.load import component as components
+    from kgents.load import report
 
-    note(f"wrote {components.write(rules.proposal(_read(evidence)), component)}")
+    with report.understood(evidence):
+        proposal = rules.proposal(report.read(evidence, "capacity"))
+    note(f"wrote {components.write(proposal, component)}")
 
 
 @capacity.command("check")
 def check(evidence: Evidence, component: Component, output: Output = Format.TABLE) -> None:
     """Say whether the component is what the evidence says. Exits with 1 when it is not."""
     from kgents.load import component as components
+    from kgents.load import report
 
-    found = components.drift(_read(evidence), component)
+    with report.understood(evidence):
+        found = components.drift(report.read(evidence, "capacity"), component)
     show([{"difference": text} for text in found], output, ["difference"])
     if found:
         note(f"kgents: the manifests drifted. Write them again: kgents capacity write {evidence} {component}")
@@ -124,13 +136,3 @@ def _write(document: dict[str, Any], out: Path) -> None:
         note(f"wrote {path}")
     for reason in document["reasoning"]:
         sys.stdout.write(f"- {reason}\n")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-        if found["schema"] != 1:
-            raise ValueError(f"its schema is {found['schema']!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise Unprocessable(f"{path} is no report of this version: {error}. Make it again.", code="no-report") from None
-    return dict(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from kgents.tls import trusted
 PAGE = 100
 LAST_EVENTS = ("run.completed", "run.failed", "run.cancelled")
 RESUME_ATTEMPTS = 30  # one a second
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 NOT_TEXT = "What was given is not UTF-8 text. Convert it, and try again."
 
 # What the API says of its routes, as this command line says it.
@@ -208,17 +210,25 @@ def connect(url: str, headers: Mapping[str, str] | None = None, *, timeout: floa
     """
     try:
         parts = urlsplit(url)
+        base = httpx2.URL(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 0:
             raise ValueError
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise Refused(f"{url!r} is not an address. It looks like https://agents.example.com") from error
+    try:
         return httpx2.Client(
-            base_url=url,
+            base_url=base,
             headers=dict(headers or {}),
             timeout=httpx2.Timeout(timeout, connect=5.0),
             trust_env=parts.hostname not in ("127.0.0.1", "localhost", "::1"),
             verify=trusted(),
         )
-    except (ValueError, httpx2.InvalidURL) as error:
-        raise Refused(f"{url!r} is not an address. It looks like https://agents.example.com") from error
+    except (ValueError, httpx2.InvalidURL, ImportError) as error:  # ImportError: a kind of proxy that needs a package
+        names = ", ".join(sorted(name for name in os.environ if name.lower() in _PROXIES))
+        raise Refused(
+            f"The proxy of the environment ({names}) can't be used. It looks like http://proxy.example.com:3128; "
+            "correct it, or unset it."
+        ) from error
 
 
 def _no_key(context: Context, *, admin: bool) -> str:

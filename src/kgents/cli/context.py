@@ -36,8 +36,6 @@ def config_file() -> Path:
 
 def _load() -> dict[str, Any]:
     path = config_file()
-    if not path.exists():
-        return {"current": "", "contexts": {}}
     try:
         found: dict[str, Any] = json.loads(path.read_text())
         kept = {
@@ -45,7 +43,13 @@ def _load() -> dict[str, Any]:
             for name, fields in found["contexts"].items()
         }
         return {"current": str(found["current"]), "contexts": kept}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileNotFoundError:
+        return {"current": "", "contexts": {}}
+    except OSError as error:
+        raise NoContext(
+            f"{path} can't be read: {error.strerror}. Set KGENTS_CONFIG_DIR to a folder of yours."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NoContext(f"{path} can't be read. Remove it, and log in again with: kgents login URL") from error
 
 

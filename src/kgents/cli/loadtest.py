@@ -38,7 +38,7 @@ Pods = Annotated[
 IsMine = Annotated[
     bool, typer.Option("--the-host-is-mine", help="It is not this machine, and may be loaded all the same.")
 ]
-Out = Annotated[Path, typer.Option(help="The folder for the reports.")]
+Out = Annotated[Path, typer.Option(file_okay=False, help="The folder for the reports.")]
 TargetMs = Annotated[float, typer.Option("--target-ms", min=1, help="What 99 of 100 answers are to keep to.")]
 Tenants = Annotated[int, typer.Option(min=1, max=100, help="How many tenants to make for the test.")]
 
@@ -127,9 +127,13 @@ async def chosen(url: str, context: str, *, up: bool, seen: Source, is_mine: boo
 
 
 def source(metrics: list[str] | None, pods: str) -> Source:
-    """Where the target's processes can be seen."""
+    """Where the target's processes can be seen. Raises Unprocessable for a page that is no address."""
+    from kgents.load import target
     from kgents.load.pods import Pods as OfNamespace
     from kgents.load.resources import Pages as OfMetrics
+
+    for url in metrics or []:
+        target.host_of(url)
 
     return OfNamespace(pods) if pods else OfMetrics(metrics or [])
 
@@ -148,6 +152,9 @@ def page(
 ) -> None:
     """Write the baseline's page from reports. One that is not valid is not taken."""
     from kgents.load.page import write
+    from kgents.load.report import understood
 
-    for path in write(evidence, to):
+    with understood(evidence):
+        files = write(evidence, to)
+    for path in files:
         note(f"wrote {path}")

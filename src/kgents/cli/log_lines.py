@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,12 +73,13 @@ def parse(process: str, text: str, before: int = 0) -> Line:
     try:
         fields = json.loads(text)
         return Line(from_rfc3339(fields["timestamp"]), {"level": "info", **fields, "process": process})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     if found := _NATS.fullmatch(text):
         time = f"{found[1]}-{found[2]}-{found[3]}T{found[4]}Z"
         level, event = _NATS_LEVELS.get(found[5], "info"), found[6]
-        return Line(from_rfc3339(time), {"timestamp": time, "level": level, "event": event, "process": process})
+        with contextlib.suppress(ValueError):  # a time that there is not
+            return Line(from_rfc3339(time), {"timestamp": time, "level": level, "event": event, "process": process})
     return Line(before, {"timestamp": to_rfc3339(before), "level": "error", "event": text, "process": process})
 
 
@@ -86,8 +88,8 @@ def shown(line: Line, *, colour: bool) -> str:
     fields = line.fields
     others = [name for name in fields if name not in (*_FIRST, *_LAST)]
     more = [f"{name}={cell(fields[name])}" for name in (*others, *(name for name in _LAST if name in fields))]
-    level = f"{fields['level']:<8}"
-    if colour and (code := _COLOURS.get(fields["level"])):
+    level = f"{cell(fields['level']):<8}"
+    if colour and (code := _COLOURS.get(level.strip())):
         level = f"\x1b[{code}m{level}\x1b[0m"
     time = to_rfc3339(line.time)[:23].replace("T", " ")
     event = printable(str(fields.get("event", ""))).replace("\n", "\\n")

@@ -168,7 +168,9 @@ def migrate() -> None:
 
 @app.command()
 def backup(
-    folder: Annotated[Path, typer.Argument(help="The folder of all copies; each has its time for a name.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of all copies; each has its time for a name.", file_okay=False)
+    ],
     keep: Annotated[int, typer.Option(min=0, help="Remove the oldest beyond so many; 0 removes none.")] = 0,
 ) -> None:
     """Copy the event bus's streams.
@@ -243,7 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KgentsError as error:
         _fail(error.detail, error, debug=debug)
     except Exception as error:
-        _fail(f"an error on our side: {type(error).__name__}; run again with --debug", error, debug=debug)
+        _fail(_told(error), error, debug=debug)
+
+
+def _told(error: Exception) -> str:
+    """What to say of an error that nobody expected: of a file it is the user's, who named it or the folder it is in."""
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes | Path) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path and its permissions, and try again."
+    return f"an error on our side: {type(error).__name__}; run again with --debug"
 
 
 def _fail(text: str, error: Exception, *, debug: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +17,7 @@ from pydantic import SecretStr
 
 from kgents import config
 from kgents.bus import admin
+from kgents.cli import connections
 from kgents.cli.client import Refused
 from kgents.cli.explained import explained
 from kgents.cli.output import note
@@ -145,17 +145,15 @@ def _settings() -> Settings:
     if {"database_url", "nats_url"} <= given.model_fields_set:
         return given
     folder = Path(os.environ.get("KGENTS_DATA_DIR", "data"))
-    try:
-        connections = json.loads((folder / "connections.json").read_text())
-        bus = json.loads((folder / "nats" / "endpoint.json").read_text())
-    except FileNotFoundError as error:
-        raise Refused(
-            f"There is no {error.filename}. Set KGENTS_DATA_DIR to the data folder of a kgents up, or "
-            "KGENTS_DATABASE_URL and KGENTS_NATS_URL to an installation's."
-        ) from error
+    instead = (
+        "Set KGENTS_DATA_DIR to the data folder of a kgents up, or KGENTS_DATABASE_URL and KGENTS_NATS_URL to an "
+        "installation's."
+    )
+    kept = connections.read(folder / "connections.json", "database_url", instead=instead)
+    bus = connections.read(folder / "nats" / "endpoint.json", "port", "user", "password", instead=instead)
     return given.model_copy(
         update={
-            "database_url": connections["database_url"],
+            "database_url": kept["database_url"],
             "nats_url": f"nats://127.0.0.1:{bus['port']}",
             "nats_user": bus["user"],
             "nats_password": SecretStr(bus["password"]),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from pathlib import Path
 from typing import Any, cast
 
+import typer
+from pydantic import SecretStr
+
 from kgents import config
+from kgents.cli import connections
 from kgents.cli.client import Refused
 from kgents.clock import to_rfc3339
 from kgents.config import Settings
@@ -19,11 +22,15 @@ from kgents.usage.service import Window
 
 
 def run(start: str, end: str, window: str, *, repair: bool) -> dict[str, Any]:
-    """Compare, and repair if asked: the differences that are left, and a summary. Raises Refused, Unavailable."""
+    """Compare, and repair if asked: the differences that are left, and a summary. Raises Refused, Unavailable, and
+    BadParameter for a period without a length.
+    """
     try:
         first, last = service.parse_moment(start), service.parse_moment(end)
     except ValueError as error:
         raise Refused("--from and --to must be RFC 3339 times with an offset, or days.") from error
+    if first >= last:
+        raise typer.BadParameter("--from must be earlier than --to")
     report = asyncio.run(_reconcile(_settings(), first, last, cast("Window", window), repair=repair))
     differences = [
         {
@@ -70,10 +77,12 @@ def _settings() -> Settings:
     given = config.load()
     if {"database_url", "meter_url"} <= given.model_fields_set:
         return given
-    path = Path(os.environ.get("KGENTS_DATA_DIR", "data")) / "connections.json"
-    if not path.exists():
-        raise Refused(
-            f"There is no {path}. Set KGENTS_DATA_DIR to the data folder of a kgents up, or KGENTS_DATABASE_URL and "
-            "KGENTS_METER_URL to an installation's."
-        )
-    return Settings(**json.loads(path.read_text()))
+    kept = connections.read(
+        Path(os.environ.get("KGENTS_DATA_DIR", "data")) / "connections.json",
+        *("database_url", "meter_url", "meter_token"),
+        instead="Set KGENTS_DATA_DIR to the data folder of a kgents up, or KGENTS_DATABASE_URL and KGENTS_METER_URL to "
+        "an installation's.",
+    )
+    return Settings(
+        database_url=kept["database_url"], meter_url=kept["meter_url"], meter_token=SecretStr(kept["meter_token"])
+    )

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import httpx2
 
+from kgents.cli import connections
 from kgents.cli.client import Refused
 from kgents.cli.output import Format, cell
 from kgents.cli.top_figures import Reading, figures, sample_of
@@ -38,15 +39,13 @@ class Machine:
 
     def __init__(self, data: Path) -> None:
         """Raises Refused where there is none in the folder."""
-        try:
-            kept = json.loads((data / "connections.json").read_text())
-            self._url = str(kept["url"])
-            self._metrics = {name: str(kept[f"{name}_metrics_url"]) for name in ("api", "worker")}
-        except (OSError, ValueError, KeyError) as error:
-            raise Refused(
-                f"There is no kgents up in {data}. Name its data folder with --data, or the namespace of a cluster "
-                "with --namespace."
-            ) from error
+        kept = connections.read(
+            data / "connections.json",
+            *("url", "api_metrics_url", "worker_metrics_url"),
+            instead="Name the data folder of a kgents up with --data, or the namespace of a cluster with --namespace.",
+        )
+        self._url = kept["url"]
+        self._metrics = {name: kept[f"{name}_metrics_url"] for name in ("api", "worker")}
         self._client = httpx2.Client(timeout=5, trust_env=False)
 
     def pages(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import json
@@ -96,7 +97,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket, held by the supervisor, so that a client that comes while a process restarts waits and is
     served.
 
-    Raises CannotStart when the port is in use or may not be used.
+    Raises CannotStart when the port is in use or may not be used, or the host is not an address of this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -106,11 +107,15 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         listener.listen(2048)
         listener.set_inheritable(True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CannotStart(
-            f"Can't listen on {host}:{port}: {reason}. Choose another port with --port (0 takes a free one)."
-        ) from error
+    except (OSError, UnicodeError) as error:  # the latter for a host that can't be a name
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        is_host = isinstance(error, UnicodeError | socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        choose = (
+            "Choose an address of this machine with --host, such as 127.0.0.1."
+            if is_host
+            else "Choose another port with --port (0 takes a free one)."
+        )
+        raise CannotStart(f"Can't listen on {host}:{port}: {reason}. {choose}") from error
     return listener
 
 

@@ -17,6 +17,7 @@ from kgents.errors import Unprocessable
 Object = Mapping[str, Any]
 Listed = list[dict[str, Any]]
 TRIES, PAUSE = 5, 0.5  # seconds between tries for a container's log, which is away while the container is replaced
+_INSTALL = "https://kubernetes.io/docs/tasks/tools/"
 _GONE = "unable to retrieve container logs"
 _NOISE = re.compile(r"^[EIW]\d{4} .*\n", re.MULTILINE)  # what kubectl's library logs, beside what it answers
 MANAGER = "kgents"
@@ -58,21 +59,16 @@ class Kubectl:
     def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         """One object, if there is one."""
         text = self._run("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
-        found: dict[str, Any] | None = json.loads(text) if text.strip() else None
-        return found
+        return _object(text) if text.strip() else None
 
     def list(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
         """The objects of a kind."""
         more = [f"--selector={selector}"] if selector else []
-        items: list[dict[str, Any]] = json.loads(
-            self._run("get", kind, f"--namespace={namespace}", "--output=json", *more)
-        )["items"]
-        return items
+        return _items(self._run("get", kind, f"--namespace={namespace}", "--output=json", *more))
 
     def everywhere(self, kind: str) -> Listed:
         """The objects of a kind in all namespaces."""
-        items: Listed = json.loads(self._run("get", kind, "--all-namespaces", "--output=json"))["items"]
-        return items
+        return _items(self._run("get", kind, "--all-namespaces", "--output=json"))
 
     def execute(self, namespace: str, where: str, command: Sequence[str]) -> Any:
         """The JSON that a command prints in a pod of `where`, such as `deployment/kgents-worker`."""
@@ -98,7 +94,7 @@ class Kubectl:
         arguments = ["logs", pod, f"--container={container}", f"--namespace={namespace}", "--tail=5"]
         for more in (["--previous"], []) * TRIES:
             try:
-                said = self._run(*arguments, *more).strip()
+                said = self._run(*arguments, *more, errors="replace").strip()
             except Refused:
                 continue
             if said and not said.startswith(_GONE):
@@ -108,37 +104,57 @@ class Kubectl:
 
     def logs(self, namespace: str, pod: str, *which: str) -> str:
         """What a pod's container has logged; `which` are kubectl's options."""
-        return self._run("logs", pod, f"--namespace={namespace}", *which)
+        return self._run("logs", pod, f"--namespace={namespace}", *which, errors="replace")
 
     def follow_logs(self, namespace: str, pod: str, *which: str) -> subprocess.Popen[str]:
         """A kubectl that goes on to print what a pod's container logs, until it is terminated or the container ends."""
         command = self._command("logs", pod, f"--namespace={namespace}", "--follow", *which)
         return subprocess.Popen(  # noqa: S603 - no shell; the arguments are ours, paths and names
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
         )
 
     def raw(self, path: str) -> str:
         """What the API server answers to a GET of this path."""
         return self._run("get", f"--raw={path}")
 
-    def _run(self, *arguments: str, given: str | None = None, fine: Sequence[int] = (0,), cluster: bool = True) -> str:
+    def _run(
+        self,
+        *arguments: str,
+        given: str | None = None,
+        fine: Sequence[int] = (0,),
+        cluster: bool = True,
+        errors: str = "strict",
+    ) -> str:
+        """What kubectl prints. `errors` is for bytes that are no text: they may be lost only where people read it."""
         command = self._command(*arguments, cluster=cluster)
         try:
             done = subprocess.run(  # noqa: S603 - no shell; the arguments are ours, paths and names
-                command, input=given, capture_output=True, text=True, timeout=120
+                command, input=None if given is None else given.encode(), capture_output=True, timeout=120
             )
+        except OSError as error:
+            raise Refused(
+                f"{command[0]} can't be run: {error.strerror}. Install kubectl anew: {_INSTALL}", code="no-kubectl"
+            ) from None
         except subprocess.TimeoutExpired:
             raise Refused(f"`kubectl {arguments[0]}` did not end within two minutes.", code="cluster") from None
         if done.returncode not in fine:
-            said = _NOISE.sub("", done.stderr).strip() or done.stderr.strip() or done.stdout.strip()
-            raise Refused(said or "kubectl failed", code="cluster")
-        return done.stdout
+            stdout, stderr = (each.decode(errors="replace").strip() for each in (done.stdout, done.stderr))
+            raise Refused(_NOISE.sub("", stderr + "\n").strip() or stderr or stdout or "kubectl failed", code="cluster")
+        try:
+            return done.stdout.decode(errors=errors)
+        except UnicodeDecodeError:
+            raise _strange("it is not UTF-8 text") from None
 
     def _command(self, *arguments: str, cluster: bool = True) -> Sequence[str]:
         program = shutil.which(self.program)
         if program is None:
             raise Unprocessable(
-                "There is no kubectl on the PATH. Install it: https://kubernetes.io/docs/tasks/tools/",
+                f"There is no kubectl on the PATH. Install it: {_INSTALL}",
                 code="no-kubectl",
             )
         return [program, *([f"--context={self.context}"] if self.context and cluster else []), *arguments]
@@ -148,7 +164,47 @@ def _list(objects: Sequence[Object]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
 
 
+def _strange(why: str) -> Refused:
+    return Refused(
+        f"What kubectl printed can't be read: {why}. Check that `kubectl version` is that of Kubernetes, and which one "
+        "is on the PATH.",
+        code="cluster",
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _strange("it is not JSON") from None
+    if not isinstance(found, dict):
+        raise _strange("it is not an object")
+    return found
+
+
+def _items(text: str) -> Listed:
+    items = _object(text).get("items")
+    if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
+        raise _strange("it is not a list of objects")
+    return items
+
+
 def _documents(text: str) -> list[dict[str, Any]]:
     import yaml
 
-    return [document for document in yaml.safe_load_all(text) if document]
+    try:
+        found = [document for document in yaml.safe_load_all(text) if document]
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there is not
+        raise _strange("it is not YAML") from None
+    if not all(_is_object(each) for each in found):
+        raise _strange("it is not a list of Kubernetes objects, each with a kind and a name")
+    return found
+
+
+def _is_object(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("kind"), str)
+        and isinstance(found.get("metadata"), dict)
+        and isinstance(found["metadata"].get("name"), str)
+    )

@@ -62,14 +62,17 @@ class Settings:
 
     @classmethod
     def parse(cls, manifest: Mapping[str, Any]) -> Settings:
-        """The settings in a manifest of `autoscaling/v2`. Raises ValueError for what is not simulated."""
+        """The settings in a manifest of `autoscaling/v2`. Raises ValueError for what is not simulated, and KeyError and
+        TypeError for what is no manifest.
+        """
         if manifest.get("kind") != "HorizontalPodAutoscaler" or manifest.get("apiVersion") != "autoscaling/v2":
             raise ValueError("that is no HorizontalPodAutoscaler of autoscaling/v2")
         spec = manifest["spec"]
         behavior = spec.get("behavior") or {}
+        least = _whole("minReplicas", spec.get("minReplicas", 1))
         return cls(
-            spec.get("minReplicas", 1),
-            spec["maxReplicas"],
+            least,
+            _whole("maxReplicas", spec["maxReplicas"], least),
             [_metric(metric) for metric in spec["metrics"]],
             _rules(behavior.get("scaleUp"), UP),
             _rules(behavior.get("scaleDown"), DOWN),
@@ -244,11 +247,13 @@ def _metric(manifest: Mapping[str, Any]) -> Metric:
     if manifest["type"] == "Resource" and manifest["resource"]["name"] == "cpu":
         target = manifest["resource"]["target"]
         if target["type"] == "Utilization":
-            return Metric("cpu", target["averageUtilization"])
+            return Metric("cpu", _whole("averageUtilization", target["averageUtilization"]))
     elif manifest["type"] == "Pods":
         target = manifest["pods"]["target"]
         if target["type"] == "AverageValue":
-            return Metric(manifest["pods"]["metric"]["name"], thousandths(target["averageValue"]))
+            return Metric(
+                manifest["pods"]["metric"]["name"], _whole("averageValue", thousandths(target["averageValue"]))
+            )
     raise ValueError(f"a metric like {dict(manifest)} is not simulated; there are Resource cpu and Pods")
 
 
@@ -258,19 +263,40 @@ def thousandths(quantity: str | int) -> int:
     scale = {"m": 1, "k": 1_000_000, "M": 1_000_000_000}.get(text[-1:], 1000)
     digits = text[:-1] if text[-1:].isalpha() else text
     try:
-        whole = float(digits) * scale
-    except ValueError:
+        return math.ceil(float(digits) * scale)
+    except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is no quantity; write it as 250m, 2 or 1.5") from None
-    return math.ceil(whole)
 
 
 def _rules(manifest: Mapping[str, Any] | None, default: Rules) -> Rules:
     if manifest is None:
         return default
-    policies = [Policy(each["type"], each["value"], each["periodSeconds"]) for each in manifest.get("policies") or ()]
+    policies = [
+        Policy(
+            _one_of("type", each["type"], ("Pods", "Percent")),
+            _whole("value", each["value"]),
+            _whole("periodSeconds", each["periodSeconds"]),
+        )
+        for each in manifest.get("policies") or ()
+    ]
+    tolerance = float(manifest.get("tolerance", TOLERANCE))
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance is {tolerance}, and is to be 0 at least")
     return Rules(
-        manifest.get("stabilizationWindowSeconds", default.window),
+        _whole("stabilizationWindowSeconds", manifest.get("stabilizationWindowSeconds", default.window), 0),
         policies or default.policies,
-        manifest.get("selectPolicy", "Max"),
-        float(manifest.get("tolerance", TOLERANCE)),
+        _one_of("selectPolicy", manifest.get("selectPolicy", "Max"), ("Max", "Min", "Disabled")),
+        tolerance,
     )
+
+
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} is {value!r}, and is to be a whole number of {least} at least")
+    return value
+
+
+def _one_of(name: str, value: Any, known: Sequence[Any]) -> Any:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; there are {', '.join(known)}")
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ target's own.
 
 def write(evidence: Path, to: Path) -> list[Path]:
     """Write the page and its pictures. Raises Unprocessable for a report that is not valid, and without any."""
-    documents = [found for name in Name if (found := _read(evidence / f"load-{name}.json"))]
+    documents = [found for name in Name if (found := _read(evidence / f"load-{name}.json", "load test"))]
     if not documents:
         raise Unprocessable(
             f"There is no load-*.json in {evidence}. Make some with: kgents loadtest --up --out {evidence}",
@@ -48,7 +47,7 @@ def write(evidence: Path, to: Path) -> list[Path]:
         is_drawn = charts.draw(document, picture)
         files += [picture] * is_drawn
         parts.append(report.markdown(document, picture=picture.name if is_drawn else "", level=2))
-    capacity = _read(evidence / "capacity.json")
+    capacity = _read(evidence / "capacity.json", "capacity")
     if capacity:
         picture = to.parent / "capacity.png"
         is_drawn = charts.draw_capacity(capacity, picture)
@@ -58,16 +57,8 @@ def write(evidence: Path, to: Path) -> list[Path]:
     return files
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        if found["schema"] != 1:
-            raise ValueError(f"its schema is {found['schema']!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise Unprocessable(f"{path} is no report of this version: {error}. Run it again.", code="no-report") from None
-    return found
+def _read(path: Path, kind: report.Kind) -> dict[str, Any] | None:
+    return report.read(path, kind) if path.exists() else None
 
 
 def _machine(documents: list[dict[str, Any]]) -> str:

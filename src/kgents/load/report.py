@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from kgents.errors import Unprocessable
 from kgents.load import charts
 
 Document = Mapping[str, Any]
+Kind = Literal["load test", "capacity"]
+_PARTS: Mapping[Kind, Sequence[str]] = {
+    "load test": ("command", "began", "machine", "profile", "target", "steps", "valid", "reasons"),
+    "capacity": ("command", "began", "target", "points", "usl", "stress", "demand", "proposal", "reasoning"),
+}
 _SHOWN = ("p50", "p95", "p99", "max")
 
 
@@ -25,6 +32,35 @@ def write(document: Document, folder: Path) -> list[Path]:
     files[0].write_text(json.dumps(document, indent=1) + "\n")
     files[1].write_text(markdown(document, picture=picture.name if picture in files else ""))
     return files
+
+
+def read(path: Path, kind: Kind) -> dict[str, Any]:
+    """What a report's JSON file holds. Raises Unprocessable for what is no report of this version and kind."""
+    with understood(path):
+        found: dict[str, Any] = json.loads(path.read_text())
+        if found["schema"] != 1:
+            raise ValueError(f"its schema is {found['schema']!r}")
+    if missing := [name for name in _PARTS[kind] if name not in found]:
+        file = "capacity.json, which kgents capacity" if kind == "capacity" else "a load-*.json, which kgents loadtest"
+        raise Unprocessable(
+            f"{path} is no report of a {kind}: it has no {', '.join(missing)}. Give {file} writes.", code="no-report"
+        )
+    return found
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Raise Unprocessable where the block does not find in a report what every report of this version has."""
+    try:
+        yield
+    except KeyError as error:
+        raise _no_report(path, f"it has no {error}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
+        raise _no_report(path, str(error)) from error
+
+
+def _no_report(path: Path, why: str) -> Unprocessable:
+    return Unprocessable(f"{path} is no report of this version: {why}. Make it again.", code="no-report")
 
 
 def is_only_closed_loop(document: Document) -> bool:

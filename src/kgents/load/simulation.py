@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from kgents.load.autoscaler import Autoscaler, Pod, Settings
 
+MOST = 1e12  # of a figure: beyond it floats don't count seconds well, and products overflow
+LONGEST = 7 * 86_400  # seconds that a load may take: each is simulated
 BUSIEST = 0.98  # of a pod's CPU, at which the formula for the wait stops: what is beyond waits in the queue
 
 
@@ -35,6 +37,22 @@ class Capacity:
     latency: float = 0.010
     in_flight: float = 0.0  # seconds that a request is under way without using CPU, such as waiting for a model
     start: float = 5.0  # from the pod's creation to its readiness
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Capacity:
+        """The capacity in a JSON object. Raises ValueError for what no pod can do."""
+        names = [field.name for field in fields(cls)]
+        if unknown := sorted(set(document) - set(names)):
+            raise ValueError(f"it has {', '.join(unknown)}; there are {', '.join(names)}")
+        if missing := [name for name in names[:3] if name not in document]:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        for name, value in document.items():
+            if not isinstance(value, int | float) or not 0 <= value < MOST:
+                raise ValueError(f"{name} is {value!r}, and is to be a number from 0 to {MOST:g}")
+        found = cls(**document)
+        if found.cpu_per_request == 0 or found.request == 0 or found.limit <= found.idle:
+            raise ValueError("cpu_per_request and request are to be more than 0, and limit more than idle")
+        return found
 
     @property
     def rate(self) -> float:
@@ -78,10 +96,12 @@ def simulate(
     settings: Settings, capacity: Capacity, load: Sequence[Point], timing: Timing | None = None, replicas: int = 0
 ) -> list[Moment]:
     """Each second from the load's first point to its last. It begins with the least number of replicas (or so many),
-    all ready for a while. Raises ValueError for a load without a course.
+    all ready for a while. Raises ValueError for a load without a course, or longer than a week.
     """
     if len(load) < 2 or any(later.second <= earlier.second for earlier, later in itertools.pairwise(load)):
         raise ValueError("a load needs two points at least, each later than the one before")
+    if load[-1].second - load[0].second > LONGEST:
+        raise ValueError(f"a load takes {LONGEST} seconds (a week) at most")
     return _Run(settings, capacity, timing or Timing(), replicas or settings.least).over(load)
 
 

@@ -29,6 +29,15 @@ class Demand:
     peak: float = 1000.0
     growth: float = 0.4
 
+    def __post_init__(self) -> None:
+        """Raises Unprocessable for a peak that is less than what is expected."""
+        if self.peak < self.expected:
+            raise Unprocessable(
+                f"{self.expected:g} requests/s are expected, and the peak is {self.peak:g}: it can't be less. Give a "
+                "higher --peak.",
+                code="capacity",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:

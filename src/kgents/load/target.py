@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
+import httpx2
 
-from kgents.errors import Forbidden, Unavailable
+from kgents.errors import Forbidden, Unavailable, Unprocessable
 from kgents.load.driver import session
 from kgents.load.resources import Local, Source
 from kgents.load.traffic import RUNS_A_CYCLE, Tenant
@@ -58,18 +59,33 @@ class Look:
 
 
 def allow(url: str, *, is_mine: bool) -> None:
-    """Load may go to this machine, or where the user says that the host is theirs. Raises Forbidden."""
-    host = urlsplit(url).hostname or ""
+    """Load may go to this machine, or where the user says that the host is theirs. Raises Forbidden, and Unprocessable
+    for what is no address.
+    """
+    host = host_of(url)
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(host).is_loopback:
             return
     if host == "localhost" or is_mine:
         return
     raise Forbidden(
-        f"{host or url!r} is not this machine. Load takes a service away from its users: only where the host is yours, "
+        f"{host!r} is not this machine. Load takes a service away from its users: only where the host is yours, "
         "say so with --the-host-is-mine.",
         code="not-loopback",
     )
+
+
+def host_of(url: str) -> str:
+    """The host of an address. Raises Unprocessable for what is none."""
+    try:
+        parts = urlsplit(url)
+        httpx2.URL(url)
+        host = parts.hostname or ""
+        if parts.scheme not in ("http", "https") or not host or parts.port == 0:
+            raise ValueError
+    except (ValueError, httpx2.InvalidURL):
+        raise Unprocessable(f"{url!r} is not an address. It looks like http://127.0.0.1:8080", code="address") from None
+    return host
 
 
 async def look(target: Target) -> Look:

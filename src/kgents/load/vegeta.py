@@ -125,7 +125,7 @@ class _Rows:
 def find(given: Path | None) -> Path:
     """The program: the one given, or that of PATH. Raises Unprocessable without one."""
     found = str(given) if given is not None else shutil.which("vegeta")
-    if found is None or not os.access(found, os.X_OK):
+    if found is None or not Path(found).is_file() or not os.access(found, os.X_OK):
         where = f"{given} is no program" if given is not None else "vegeta is not on the PATH"
         raise Unprocessable(
             f"{where}. Build it with: go install github.com/tsenart/vegeta/v12@v12.13.0, or in kgents' sources with "

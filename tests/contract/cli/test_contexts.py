@@ -102,11 +102,16 @@ def test_an_unknown_context_is_refused(cli: Cli) -> None:
     assert "kgents context list" in cli("context", "use", "nope").complaint
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"current": 1}', '{"current": "", "contexts": {"a": 1}}'])
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"current": 1}', '{"current": "", "contexts": {"a": 1}}'])
 def test_a_damaged_file_of_contexts_says_what_to_do(stranger: Cli, kept: Path, text: str) -> None:
     kept.parent.mkdir()
     kept.write_text(text)
     assert "can't be read. Remove it" in stranger("context", "list").complaint
+
+
+def test_a_folder_that_is_a_file_is_not_taken_for_an_empty_one(stranger: Cli, kept: Path) -> None:
+    kept.parent.write_text("a file where the folder should be")
+    assert "can't be read: Not a directory. Set KGENTS_CONFIG_DIR" in stranger("context", "list").complaint
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_do(stranger: Cli, up: Up, kept: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +134,8 @@ def test_a_wrong_key_is_not_repeated(cli: Cli) -> None:
         "usage show --from yesterday",
         "usage reconcile --from 2026-01-01",
         "usage reconcile --from 2026-13-01 --to 2026-01-02",
+        "usage reconcile --from 2026-01-02 --to 2026-01-01",
+        "usage reconcile --from 2026-01-02 --to 2026-01-02",
         "agent list -o xml",
         "up --port 65536",
         "serve frob",
@@ -161,6 +164,61 @@ def test_an_error_on_our_side_is_a_line_and_with_debug_a_traceback(cli: Cli) -> 
         assert "RuntimeError: broken" in done.stderr
 
 
+def test_a_file_that_cannot_be_used_is_the_users_error(stranger: Cli, tmp_path: Path) -> None:
+    (tmp_path / "logs" / "api.jsonl").mkdir(parents=True)
+    assert stranger("logs", "--data", tmp_path).complaint == (
+        f"kgents: {tmp_path / 'logs' / 'api.jsonl'}: Is a directory. Check the path and its permissions, and try again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KGENTS_MAX_BODY_BYTES", "-5"),
+        ("KGENTS_MAX_JSON_DEPTH", "0"),
+        ("KGENTS_SHUTDOWN_DELAY", "inf"),
+        ("KGENTS_SHUTDOWN_GRACE", "-1"),
+        ("KGENTS_RUN_LEASE", "nan"),
+        ("KGENTS_RUN_LEASE", "0"),
+        ("KGENTS_IDEMPOTENCY_TTL", "-1"),
+        ("KGENTS_DEFAULT_REQUESTS_PER_MINUTE", "-1"),
+        ("KGENTS_DEFAULT_TOKENS_PER_MINUTE", "0"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(stranger: Cli, name: str, value: str) -> None:
+    assert f"The setting {name} can't be used" in stranger("migrate", **{name: value}).complaint
+
+
+def test_a_folder_of_secrets_that_is_none(stranger: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, why in ((tmp_path / "file", "Not a directory"), (tmp_path / "none", "No such file or directory")):
+        complaint = stranger("migrate", KGENTS_SECRETS_DIR=str(folder)).complaint
+        assert f"{folder}, can't be read: {why}. Correct KGENTS_SECRETS_DIR" in complaint
+
+
+def test_the_file_of_a_secret_that_cannot_be_read(stranger: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "KGENTS_PEPPER"
+    path.write_bytes(b"\xff")
+    assert f"{path}, can't be read: it is not UTF-8" in stranger("migrate", KGENTS_SECRETS_DIR=str(tmp_path)).complaint
+    path.unlink()
+    path.mkdir()
+    assert f"{path}, can't be read: Is a directory" in stranger("migrate", KGENTS_SECRETS_DIR=str(tmp_path)).complaint
+
+
+def test_a_definition_that_is_nested_too_deeply(stranger: Cli, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    done = stranger("agent", "create", "x", "--file", tmp_path / "deep.json")
+    assert (done.status, "deep.json is nested too deeply" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("host", "why"), [("999.1.1.1", "not known"), ("192.0.2.1", "assign"), ("a" * 70, "label")])
+def test_a_host_that_cannot_be_listened_on(stranger: Cli, tmp_path: Path, host: str, why: str) -> None:
+    complaint = stranger("up", "--host", host, "--data", tmp_path / "data").complaint
+    assert why in complaint
+    assert "--host" in complaint
+    assert "--port" not in complaint
+
+
 def test_debug_after_two_dashes_is_text(cli: Cli) -> None:
     assert cli("chat", "echo", "--", "--debug").stdout == "--debug\n"
 
@@ -175,6 +233,13 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(cli: Cli) -> N
     proxies = {"http_proxy": dead, "HTTP_PROXY": dead, "ALL_PROXY": dead, "no_proxy": "UNSET", "NO_PROXY": "UNSET"}
     assert cli("agent", "list", **proxies).status == 0
     assert cli("health", **proxies).status == 0
+
+
+@pytest.mark.parametrize("proxy", ["garbage://x", "socks5://x", "http://[::1"])
+def test_a_proxy_of_the_environment_that_is_none(stranger: Cli, proxy: str) -> None:
+    complaint = stranger("health", "--url", "https://kgents.invalid", HTTPS_PROXY=proxy).complaint
+    assert "The proxy of the environment (HTTPS_PROXY" in complaint
+    assert "kgents.invalid" not in complaint
 
 
 def test_a_lost_connection_is_taken_up_again(tenant_cli: Callable[..., Cli], own_up: Up) -> None:

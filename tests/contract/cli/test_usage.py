@@ -105,6 +105,16 @@ def test_reconcile_says_where_its_settings_come_from(cli: Cli, tmp_path: Path) -
     assert "KGENTS_DATABASE_URL" in complaint
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"url": "x"}'])
+@pytest.mark.parametrize("command", [(*RECONCILE,), ("tenant", "erased"), ("top", "--once")], ids=" ".join)
+def test_a_damaged_data_folder_is_told_by_its_file(
+    stranger: Cli, tmp_path: Path, command: tuple[str, ...], text: str
+) -> None:
+    (tmp_path / "connections.json").write_text(text)
+    complaint = stranger(*command, KGENTS_DATA_DIR=str(tmp_path)).complaint
+    assert f"{tmp_path / 'connections.json'} is damaged. Start its kgents up anew" in complaint
+
+
 def test_without_the_meter_health_says_so_and_fails(operator: Cli, own_up: Up) -> None:
     assert operator("health").status == 0
     stopped = own_up.pid("meter")

@@ -12,7 +12,7 @@ from kgents.clock import SECOND, from_rfc3339
 START = from_rfc3339("2026-11-26T10:00:00Z")
 
 
-def text(second: int, event: str = "request", level: str = "info", **fields: object) -> str:
+def text(second: int, event: str = "request", level: object = "info", **fields: object) -> str:
     return json.dumps({"timestamp": f"2026-11-26T10:00:{second:02}.000000Z", "level": level, "event": event, **fields})
 
 
@@ -74,3 +74,14 @@ def test_a_line_is_shown_with_its_ids_last_and_no_control_characters() -> None:
         "2026-11-26 10:00:01.000 error    api     run\\x1b[2J failed\\nbadly code=max-steps tenant_id=ten_1"
     )
     assert "\x1b[31merror" in shown(line, colour=True)
+
+
+@pytest.mark.parametrize(("level", "told"), [(None, "-"), (["a"], "a"), ({"a": 1}, "a=1")])
+def test_a_line_with_a_level_that_is_none(level: object, told: str) -> None:
+    (line,) = Wanted().of("api", [text(1, "hello", level)])
+    assert shown(line, colour=True) == f"2026-11-26 10:00:01.000 {told:<8} api     hello"
+
+
+@pytest.mark.parametrize("told", ["[1] 2026/99/99 10:00:00.0 [INF] hello", "[" * 100_000], ids=["time", "depth"])
+def test_what_cannot_be_read_belongs_to_the_line_before(told: str) -> None:
+    assert parse("nats", told, START).time == START

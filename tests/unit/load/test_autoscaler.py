@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import operator
+from typing import Any
+
 import pytest
 
 from kgents.load.autoscaler import Autoscaler, Metric, Pod, Policy, Rules, Settings, thousandths
@@ -119,35 +124,35 @@ def test_a_deployment_that_was_scaled_to_nothing_stays_there():
     assert Autoscaler(Settings(2, 10, [CPU])).look(0.0, 0, []) == 0
 
 
-def test_the_settings_of_a_manifest():
-    manifest = {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "spec": {
-            "minReplicas": 2,
-            "maxReplicas": 10,
-            "metrics": [
-                {
-                    "type": "Resource",
-                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
-                },
-                {
-                    "type": "Pods",
-                    "pods": {
-                        "metric": {"name": "kgents_runs"},
-                        "target": {"type": "AverageValue", "averageValue": "20"},
-                    },
-                },
-            ],
-            "behavior": {
-                "scaleUp": {
-                    "stabilizationWindowSeconds": 0,
-                    "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
-                },
-                "scaleDown": {"stabilizationWindowSeconds": 120, "selectPolicy": "Min"},
+SPEC: dict[str, Any] = {
+    "minReplicas": 2,
+    "maxReplicas": 10,
+    "metrics": [
+        {
+            "type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
+        },
+        {
+            "type": "Pods",
+            "pods": {
+                "metric": {"name": "kgents_runs"},
+                "target": {"type": "AverageValue", "averageValue": "20"},
             },
         },
-    }
+    ],
+    "behavior": {
+        "scaleUp": {
+            "stabilizationWindowSeconds": 0,
+            "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
+        },
+        "scaleDown": {"stabilizationWindowSeconds": 120, "selectPolicy": "Min"},
+    },
+}
+
+
+def test_the_settings_of_a_manifest():
+    manifest = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": SPEC}
+
     assert Settings.parse(manifest) == Settings(
         2,
         10,
@@ -170,6 +175,34 @@ def test_quantities(quantity: str | int, number: int):
     assert thousandths(quantity) == number
 
 
-def test_what_is_no_quantity_is_refused():
+@pytest.mark.parametrize("quantity", ["much", "1e999"])
+def test_what_is_no_quantity_is_refused(quantity: str):
     with pytest.raises(ValueError, match="quantity"):
-        thousandths("much")
+        thousandths(quantity)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("minReplicas",), 0),
+        (("maxReplicas",), 1),
+        (("maxReplicas",), "x"),
+        (("metrics", 0, "resource", "target", "averageUtilization"), 0),
+        (("metrics", 1, "pods", "target", "averageValue"), "0"),
+        (("behavior", "scaleUp", "stabilizationWindowSeconds"), -1),
+        (("behavior", "scaleUp", "selectPolicy"), "Best"),
+        (("behavior", "scaleUp", "tolerance"), "nan"),
+        (("behavior", "scaleUp", "policies", 0, "type"), "Pod"),
+        (("behavior", "scaleUp", "policies", 0, "value"), 0),
+        (("behavior", "scaleUp", "policies", 0, "periodSeconds"), 1.5),
+    ],
+    ids=str,
+)
+def test_a_value_that_kubernetes_would_refuse_is_refused(path: tuple[str | int, ...], value: object):
+    found = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": copy.deepcopy(SPEC)}
+    Settings.parse(found)
+    *way, last = path
+    functools.reduce(operator.getitem, way, found["spec"])[last] = value
+
+    with pytest.raises(ValueError, match=str(last)):
+        Settings.parse(found)

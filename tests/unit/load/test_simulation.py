@@ -101,3 +101,30 @@ def test_the_load_between_two_points_is_on_the_line_between_them():
 def test_a_load_without_a_course_is_refused(load: list[Point]):
     with pytest.raises(ValueError, match="two points"):
         simulate(SETTINGS, CAPACITY, load)
+
+
+def test_a_load_of_more_than_a_week_is_refused():
+    with pytest.raises(ValueError, match="a week"):
+        simulate(SETTINGS, CAPACITY, [Point(0, 1), Point(7 * 86_400 + 1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"cpu_per_request": "x"}, "cpu_per_request is 'x'"),
+        ({"cpu_per_request": -1}, "cpu_per_request is -1"),
+        ({"cpu_per_request": float("nan")}, "cpu_per_request is nan"),
+        ({"cpu_per_request": 1e308}, "cpu_per_request is 1e.308"),
+        ({"cpu_per_request": 0}, "more than 0"),
+        ({"request": 0}, "more than 0"),
+        ({"limit": 10}, "limit more than idle"),
+        ({"cpu": 1}, "it has cpu; there are cpu_per_request"),
+    ],
+)
+def test_a_capacity_that_no_pod_has_is_refused(change: dict[str, object], why: str):
+    document = {"cpu_per_request": 0.001, "request": 500, "limit": 1000}
+    assert Capacity.parse(document).rate == pytest.approx(990)
+    with pytest.raises(ValueError, match=why):
+        Capacity.parse(document | change)
+    with pytest.raises(ValueError, match="it has no limit"):
+        Capacity.parse({"cpu_per_request": 0.001, "request": 500})

@@ -87,3 +87,8 @@ def test_the_page_shows_the_points_the_law_and_every_reason():
     assert all(reason in page for reason in found["reasoning"])
     assert "![capacity](capacity.png)" in page
     assert page.count("| 64 |") == 2
+
+
+def test_a_peak_below_what_is_expected_is_refused():
+    with pytest.raises(Unprocessable, match="5000 requests/s are expected, and the peak is 10"):
+        Demand(expected=5000, peak=10)
