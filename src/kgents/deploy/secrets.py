@@ -117,8 +117,11 @@ def read(get: Callable[[str], Mapping[str, Any] | None], wants: list[Wanted]) ->
     return {name: None if secret is None else _decoded(secret.get("data") or {}) for name, secret in secrets.items()}
 
 
-def _decoded(data: Mapping[str, str]) -> dict[str, str]:
-    return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+def _decoded(data: Any) -> dict[str, str]:
+    try:
+        return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+    except (AttributeError, TypeError, ValueError):  # no cluster has such a Secret, but what says it is one may
+        raise Unprocessable("What kubectl printed is no Secret.", code="cluster") from None
 
 
 def check(found: Mapping[str, Mapping[str, str] | None], wants: list[Wanted]) -> list[Verdict]:

@@ -109,7 +109,7 @@ async def test_nobody_joins_a_queue_of_twice_what_may_wait(queue: list[asyncio.T
 async def test_who_waited_for_too_long_is_refused(queue: list[asyncio.Task[Place]]) -> None:
     admission = admission_of(max_at_work=1, max_wait=0.05)
     taken(admission, "noisy", 1)
-    await waiting(admission, "noisy", 1, queue)
+    queue.append(asyncio.create_task(admission.wait("noisy")))
     with pytest.raises(Unavailable) as refusal:
         await asyncio.wait_for(queue[0], 5)
     assert (refusal.value.code, refusal.value.headers) == ("overloaded", {"Retry-After": "1"})
@@ -128,10 +128,9 @@ async def test_a_stand_shorter_than_the_longest_wait_refuses_nobody(queue: list[
 async def test_where_nothing_is_served_for_the_longest_wait_few_may_wait(queue: list[asyncio.Task[Place]]) -> None:
     admission = admission_of(max_at_work=1, max_waiting=200, max_wait=0.6)
     taken(admission, "noisy", 1)
-    await waiting(admission, "noisy", 1, queue)
     while admission.allowed == 200:  # who waits is refused in the end; the next one waits
-        await waiting(admission, "noisy", 1, queue)
-        await asyncio.wait([queue[-1]], timeout=5)
+        queue.append(asyncio.create_task(admission.wait("noisy")))
+        await asyncio.wait(queue[-1:], timeout=5)
     assert admission.allowed == FEW
 
 

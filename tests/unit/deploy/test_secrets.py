@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kgents.deploy.secrets import check, require, wanted
+from kgents.deploy.secrets import check, read, require, wanted
 from kgents.errors import Unprocessable
 from kgents.tenants.keys import parse_peppers
 
@@ -37,6 +37,12 @@ def test_a_key_of_stripes_is_ok(key: str) -> None:
     verdicts = check(changed("kgents-api-secrets", "KGENTS_STRIPE_API_KEY", key), WANTS)
 
     assert [each.verdict for each in verdicts if each.key == "KGENTS_STRIPE_API_KEY"] == ["ok"]
+
+
+@pytest.mark.parametrize("data", [5, {"KGENTS_PEPPER": 5}, {"KGENTS_PEPPER": "x"}])
+def test_what_is_no_secret_is_said_to_be_none(data: object) -> None:
+    with pytest.raises(Unprocessable, match="no Secret"):
+        read(lambda _: {"data": data}, WANTS)
 
 
 @pytest.mark.parametrize(("token", "verdict"), [(CANARY, "ok"), ("another", "malformed")])
