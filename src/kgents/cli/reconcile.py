@@ -19,7 +19,9 @@ from kgents.usage.service import Window
 
 
 def run(start: str, end: str, window: str, *, repair: bool) -> dict[str, Any]:
-    """Compare, and repair if asked: the differences that are left, and a summary. Raises Refused, Unavailable."""
+    """Compare, and repair if asked: the differences that are left, and a summary. Raises Refused, Unprocessable,
+    Unavailable.
+    """
     try:
         first, last = service.parse_moment(start), service.parse_moment(end)
     except ValueError as error:
