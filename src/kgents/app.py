@@ -176,7 +176,7 @@ def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keep
     async def nats() -> Facts:
         await bus.ping()
         backlog = (await bus.pending(USAGE_STREAM)).messages
-        failing = "; ".join(f"{subject}: {why}" for subject, why in bus.failing.items())
+        failing = "; ".join(f"{subject}: {why}" for subject, why in (await bus.failing()).items())
         return Facts(backlog=backlog, degraded=failing or None)
 
     async def metering() -> Facts:
