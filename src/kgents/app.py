@@ -228,6 +228,7 @@ def run_api(settings: Settings, ready: Ready = nothing, listener: Listener = Non
     """Serve the API until SIGTERM. `ready` is called once it answers. `listener` and `metrics` are sockets that listen
     already, instead of the settings' ports.
     """
+    settings = _named(settings, "api")
     _run(_api(settings, ready, listener, metrics), settings, "api")
 
 
@@ -349,6 +350,7 @@ def run_worker(settings: Settings, ready: Ready = nothing, metrics: Listener = N
     """Carry out background runs, relay the outbox, feed the meter and sweep, until SIGTERM. `metrics` is a socket that
     listens already.
     """
+    settings = _named(settings, "worker")
     _run(_worker(settings, ready, metrics), settings, "worker")
 
 
@@ -395,6 +397,7 @@ async def _insist_on_durability(settings: Settings) -> None:
 
 def run_meter(settings: Settings, ready: Ready = nothing, listener: Listener = None) -> None:
     """Serve the embedded meter until SIGTERM. `listener` is a socket that listens already."""
+    settings = _named(settings, "meter")
     _run(_meter(settings, ready, listener), settings, "meter")
 
 
@@ -422,6 +425,13 @@ async def _terminated() -> None:
         await stopped.wait()
 
 
+def _named(settings: Settings, kind: str) -> Settings:
+    """The settings of this process, with a name that no other has."""
+    if settings.process_name:
+        return settings
+    return settings.model_copy(update={"process_name": f"{socket.gethostname()}-{kind}-{os.getpid()}"})
+
+
 def _calm_collector() -> None:
     """Keep the garbage collector from walking the imported modules again and again: on their half a million objects a
     full collection stalls every request for a tenth of a second.
@@ -433,10 +443,10 @@ def _calm_collector() -> None:
 
 def _run(main: Coroutine[None, None, None], settings: Settings, kind: str) -> None:
     _calm_collector()
-    logs.configure(settings.log_level, settings.process_name or kind)
+    logs.configure(settings.log_level, settings.process_name)
     traces.configure(
         f"kgents-{kind}",
-        instance=settings.process_name or kind,
+        instance=settings.process_name,
         database="sqlite" if settings.database_url.startswith("sqlite") else "postgresql",
     )
     try:
