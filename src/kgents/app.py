@@ -88,25 +88,29 @@ class Parts:
     health: HealthBoard
     feed: ChangeFeed
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    failed: bool = False
 
     def spawn(self, work: Awaitable[None], name: str) -> None:
-        """Run a loop for as long as the process lives. A loop that ends by itself ends the process: it would be
-        missed.
+        """Run a loop for as long as the process lives. A loop that ends by itself, in whatever way, ends the process
+        and has it fail: it would be missed.
         """
 
         async def loop() -> None:
+            error: BaseException | None = None
             try:
                 await work
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
-                log.critical("a loop of this process failed; ending it", loop=name, exc_info=error)
+            except BaseException as raised:
+                error = raised
+            if not self.health.draining:  # else the process is about to end, as it should
+                log.critical("a loop of this process ended; ending it", loop=name, exc_info=error)
+                self.failed = True
                 os.kill(os.getpid(), signal.SIGTERM)
 
         self.tasks.append(asyncio.create_task(loop(), name=name))
 
     async def stop_tasks(self) -> None:
         """Cancel the loops."""
+        self.health.draining = True
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -164,6 +168,8 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         await registry.aclose()
         await store.close()
         traces.shutdown()
+    if parts.failed:
+        raise SystemExit(1)
 
 
 def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keeper: Keeper) -> list[Check]:
