@@ -34,6 +34,7 @@ class Sweeper:
         self._metrics = metrics
         self._clock = clock
         self._lost = LostRuns(store, bus, clock)
+        self._changes = changes.Pruner(store, clock)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -58,7 +59,7 @@ class Sweeper:
             found["idempotency_keys"] += more
             if more < MOST_KEYS:
                 break
-        found["cache_changes"] = await self._settle("cache_changes", lambda connection: changes.prune(connection, now))
+        found["cache_changes"] = self._count("cache_changes", await self._changes.prune())
         found["processes"] = await self._settle("processes", lambda connection: runs.forget_processes(connection, now))
         found["lost_runs"] = self._count("lost_runs", await self._lost.sweep())
         return found
