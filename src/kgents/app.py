@@ -203,9 +203,22 @@ async def _measure(parts: Parts) -> None:
             age = max(0, parts.clock.now() - backlog.oldest_at) / 1e6 if backlog.oldest_at else 0.0
             parts.metrics.outbox(backlog.count, age)
         except Unavailable:
+            parts.metrics.outbox_unknown()
             log.warning("the outbox could not be measured: the database is away")
         parts.metrics.bus(connected=parts.bus.state.connected)
         await asyncio.sleep(2.0)
+
+
+async def _watch_meter(parts: Parts) -> None:
+    """Tell whether the meter answers, also where there is nothing to send to it."""
+    while True:
+        try:
+            await parts.meter.ping()
+        except KgentsError:
+            parts.metrics.meter_answers(False)
+        else:
+            parts.metrics.meter_answers(True)
+        await asyncio.sleep(5.0)
 
 
 class _Server(QuietServer):
@@ -382,6 +395,7 @@ async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
         parts.spawn(sweeper.run(), "sweeper")
         parts.spawn(streams.run(), "stream gauges")
         parts.spawn(auditor.run(), "auditor")
+        parts.spawn(_watch_meter(parts), "meter gauge")
         async with _telemetry(parts, metrics):
             ready()
             await _terminated()

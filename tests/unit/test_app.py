@@ -1,21 +1,28 @@
-"""The composition root: what it does when a loop ends, and how a process is called."""
+"""The composition root: what it does when a loop ends, what it measures, and how a process is called."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import math
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
 
 from kgents import app
 from kgents.app import Parts
+from kgents.bus.model import BusState
 from kgents.clock import ManualClock
 from kgents.config import Settings
+from kgents.errors import Unavailable
 from kgents.telemetry.health import HealthBoard
+from kgents.telemetry.metrics import Metrics
+from tests.support.waiting import eventually
 
 
 async def returns() -> None:
@@ -50,7 +57,39 @@ def parts(clock: ManualClock) -> Parts:
     others: dict[str, Any] = {
         field.name: None for field in dataclasses.fields(Parts) if field.name not in ("tasks", "failed")
     }
-    return Parts(**{**others, "health": HealthBoard([], clock)})
+    return Parts(**{**others, "health": HealthBoard([], clock), "metrics": Metrics("worker"), "clock": clock})
+
+
+class Away:
+    """A dependency that is away."""
+
+    state = BusState(False, 0, None)
+
+    async def ping(self) -> float:
+        raise Unavailable("away")
+
+    async def read(self, *_: object) -> None:
+        raise Unavailable("away")
+
+
+class There(Away):
+    """One that answers."""
+
+    async def ping(self) -> float:
+        return 1.0
+
+
+@contextlib.asynccontextmanager
+async def doing(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def told(parts: Parts, gauge: str) -> float | None:
+    return parts.metrics.registry.get_sample_value(f"kgents_{gauge}")
 
 
 ENDS = [returns, raises, meets_a_cancelled_future]
@@ -76,6 +115,20 @@ async def test_the_end_of_the_process_is_no_loops_failure(parts: Parts, signals:
     await asyncio.sleep(0)  # so that it has begun
     await parts.stop_tasks()
     assert (signals, parts.failed) == ([], False)
+
+
+@pytest.mark.parametrize(("meter", "connected"), [(There(), 1), (Away(), 0)])
+async def test_a_worker_tells_of_a_meter_that_it_sends_nothing(parts: Parts, meter: Any, connected: int) -> None:
+    parts.meter = meter
+    async with doing(app._watch_meter(parts)):
+        await eventually(lambda: told(parts, "meter_connected") == connected)
+
+
+async def test_an_outbox_whose_database_is_away_is_not_told_as_it_was(parts: Parts) -> None:
+    parts.store = parts.bus = Away()  # type: ignore[assignment]
+    parts.metrics.outbox(3, 4.0)
+    async with doing(app._measure(parts)):
+        await eventually(lambda: math.isnan(told(parts, "outbox_backlog_messages") or 0))
 
 
 def test_a_process_without_a_name_gets_one_that_no_other_has() -> None:
