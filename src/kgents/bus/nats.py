@@ -72,10 +72,10 @@ class Bus:
 
     async def _answers(self, subject: str) -> bool:
         try:
-            await self.pending(STREAMS[subject], timeout=0.3)
+            found = await self.pending(STREAMS[subject], timeout=0.3)
         except (BusUnavailable, KeyError):
             return False
-        return True
+        return found.replicas_current > found.replicas / 2  # with fewer it stores nothing, though it may answer yet
 
     async def start(self) -> None:
         """Begin to connect; never waits for the server and never fails because of it."""
