@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monitoring.durations import Times
-from monitoring.objectives import Rule, burn_alerts
+from monitoring.objectives import BUS_AGE, OUTBOX_AGE, Rule, burn_alerts
 
 RUNBOOK = "docs/saas/runbook.md"
 COLLECTOR_NAMESPACE = "kgents-logs"
@@ -55,11 +55,10 @@ def _processes(times: Times) -> list[Rule]:
 
 
 def _usage(times: Times) -> list[Rule]:
-    age = "namespace:kgents_usage_backlog_age:seconds"
     return [
         _alert(
             "KgentsOutboxOld",
-            f"max by (namespace) (kgents_outbox_oldest_age_seconds) > {times.number('2m')}",
+            f"{OUTBOX_AGE} > {times.number('2m')}",
             times("1m"),
             PAGE,
             "Usage does not leave the database of {{ $labels.namespace }}",
@@ -67,7 +66,7 @@ def _usage(times: Times) -> list[Rule]:
         ),
         _alert(
             "KgentsUsageBacklogOld",
-            f'max by (namespace) (kgents_stream_oldest_age_seconds{{stream="KGENTS_USAGE"}}) > {times.number("5m")}',
+            f"{BUS_AGE} > {times.number('5m')}",
             times("1m"),
             PAGE,
             "Usage does not get from the bus to the meter in {{ $labels.namespace }}",
@@ -92,7 +91,8 @@ def _usage(times: Times) -> list[Rule]:
         _alert(
             "KgentsReconcileDifference",
             "max by (namespace, meter) (kgents_reconcile_difference) > 0"
-            f" and on (namespace) {age} < {times.number('1m')}",
+            f" and on (namespace) {OUTBOX_AGE} < {times.number('1m')}"
+            f" and on (namespace) {BUS_AGE} < {times.number('1m')}",
             times("15m"),
             PAGE,
             "Ledger and meter of {{ $labels.namespace }} differ",

@@ -19,6 +19,9 @@ WAITING = "/v1/(chat/completions|responses|runs|runs/.run_id./events|sessions/.s
 """Routes whose answers wait for a model, or stream: how long they take is not the API's doing."""
 LATENCY = "0.25"  # seconds; a boundary of the histogram's buckets
 FRESH = "5m"
+OUTBOX_AGE = "max by (namespace) (kgents_outbox_oldest_age_seconds)"
+BUS_AGE = 'max by (namespace) (kgents_stream_oldest_age_seconds{stream="KGENTS_USAGE"})'
+"""How long usage has waited; NaN while no process can tell, which no comparison holds for."""
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 BURNS = {
     "page": (("1h", "5m", 14.4), ("6h", "30m", 6.0)),
@@ -93,16 +96,18 @@ OBJECTIVES = (
 
 def recordings(times: Times) -> list[Rule]:
     """What is recorded. With shortened times the names stay those of the true windows."""
-    fresh = times.number(FRESH)
+    age, fresh = "namespace:kgents_usage_backlog_age:seconds", times.number(FRESH)
     rules: list[Rule] = [
         {
-            "record": "namespace:kgents_usage_backlog_age:seconds",
+            "record": age,
             "expr": "max by (namespace) (kgents_outbox_oldest_age_seconds"
             ' or kgents_stream_oldest_age_seconds{stream="KGENTS_USAGE"})',
         },
         {
             "record": "namespace:kgents_usage_fresh:bool",
-            "expr": f"namespace:kgents_usage_backlog_age:seconds < bool {fresh}",
+            # Where one of the two is not known, the other can only tell that usage is not fresh.
+            "expr": f"{age} < bool {fresh}"
+            f" and on (namespace) ({age} >= {fresh} or ({OUTBOX_AGE} >= 0 and {BUS_AGE} >= 0))",
         },
     ]
     rules += [

@@ -88,25 +88,29 @@ class Parts:
     health: HealthBoard
     feed: ChangeFeed
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    failed: bool = False
 
     def spawn(self, work: Awaitable[None], name: str) -> None:
-        """Run a loop for as long as the process lives. A loop that ends by itself ends the process: it would be
-        missed.
+        """Run a loop for as long as the process lives. A loop that ends by itself, in whatever way, ends the process
+        and has it fail: it would be missed.
         """
 
         async def loop() -> None:
+            error: BaseException | None = None
             try:
                 await work
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
-                log.critical("a loop of this process failed; ending it", loop=name, exc_info=error)
+            except BaseException as raised:
+                error = raised
+            if not self.health.draining:  # else the process is about to end, as it should
+                log.critical("a loop of this process ended; ending it", loop=name, exc_info=error)
+                self.failed = True
                 os.kill(os.getpid(), signal.SIGTERM)
 
         self.tasks.append(asyncio.create_task(loop(), name=name))
 
     async def stop_tasks(self) -> None:
         """Cancel the loops."""
+        self.health.draining = True
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -164,6 +168,8 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         await registry.aclose()
         await store.close()
         traces.shutdown()
+    if parts.failed:
+        raise SystemExit(1)
 
 
 def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keeper: Keeper) -> list[Check]:
@@ -176,7 +182,7 @@ def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keep
     async def nats() -> Facts:
         await bus.ping()
         backlog = (await bus.pending(USAGE_STREAM)).messages
-        failing = "; ".join(f"{subject}: {why}" for subject, why in bus.failing.items())
+        failing = "; ".join(f"{subject}: {why}" for subject, why in (await bus.failing()).items())
         return Facts(backlog=backlog, degraded=failing or None)
 
     async def metering() -> Facts:
@@ -197,9 +203,22 @@ async def _measure(parts: Parts) -> None:
             age = max(0, parts.clock.now() - backlog.oldest_at) / 1e6 if backlog.oldest_at else 0.0
             parts.metrics.outbox(backlog.count, age)
         except Unavailable:
+            parts.metrics.outbox_unknown()
             log.warning("the outbox could not be measured: the database is away")
         parts.metrics.bus(connected=parts.bus.state.connected)
         await asyncio.sleep(2.0)
+
+
+async def _watch_meter(parts: Parts) -> None:
+    """Tell whether the meter answers, also where there is nothing to send to it."""
+    while True:
+        try:
+            await parts.meter.ping()
+        except KgentsError:
+            parts.metrics.meter_answers(False)
+        else:
+            parts.metrics.meter_answers(True)
+        await asyncio.sleep(5.0)
 
 
 class _Server(QuietServer):
@@ -228,6 +247,7 @@ def run_api(settings: Settings, ready: Ready = nothing, listener: Listener = Non
     """Serve the API until SIGTERM. `ready` is called once it answers. `listener` and `metrics` are sockets that listen
     already, instead of the settings' ports.
     """
+    settings = _named(settings, "api")
     _run(_api(settings, ready, listener, metrics), settings, "api")
 
 
@@ -349,6 +369,7 @@ def run_worker(settings: Settings, ready: Ready = nothing, metrics: Listener = N
     """Carry out background runs, relay the outbox, feed the meter and sweep, until SIGTERM. `metrics` is a socket that
     listens already.
     """
+    settings = _named(settings, "worker")
     _run(_worker(settings, ready, metrics), settings, "worker")
 
 
@@ -374,6 +395,7 @@ async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
         parts.spawn(sweeper.run(), "sweeper")
         parts.spawn(streams.run(), "stream gauges")
         parts.spawn(auditor.run(), "auditor")
+        parts.spawn(_watch_meter(parts), "meter gauge")
         async with _telemetry(parts, metrics):
             ready()
             await _terminated()
@@ -396,6 +418,7 @@ async def _insist_on_durability(settings: Settings) -> None:
 
 def run_meter(settings: Settings, ready: Ready = nothing, listener: Listener = None) -> None:
     """Serve the embedded meter until SIGTERM. `listener` is a socket that listens already."""
+    settings = _named(settings, "meter")
     _run(_meter(settings, ready, listener), settings, "meter")
 
 
@@ -423,6 +446,13 @@ async def _terminated() -> None:
         await stopped.wait()
 
 
+def _named(settings: Settings, kind: str) -> Settings:
+    """The settings of this process, with a name that no other has."""
+    if settings.process_name:
+        return settings
+    return settings.model_copy(update={"process_name": f"{socket.gethostname()}-{kind}-{os.getpid()}"})
+
+
 def _calm_collector() -> None:
     """Keep the garbage collector from walking the imported modules again and again: on their half a million objects a
     full collection stalls every request for a tenth of a second.
@@ -434,10 +464,10 @@ def _calm_collector() -> None:
 
 def _run(main: Coroutine[None, None, None], settings: Settings, kind: str) -> None:
     _calm_collector()
-    logs.configure(settings.log_level, settings.process_name or kind)
+    logs.configure(settings.log_level, settings.process_name)
     traces.configure(
         f"kgents-{kind}",
-        instance=settings.process_name or kind,
+        instance=settings.process_name,
         database="sqlite" if settings.database_url.startswith("sqlite") else "postgresql",
     )
     try:

@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Port = 8080
     metrics_port: Port = 9464
-    process_name: str = "kgents"
+    # Unique among the processes on a database: a process that starts takes one of the same name for dead, and its runs
+    # for orphans. Without one it is `<host>-<kind>-<process id>`.
+    process_name: str = ""
 
     database_url: str = ""
     database_owner_url: str = ""

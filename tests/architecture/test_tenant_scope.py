@@ -25,6 +25,7 @@ ALLOWED = {
     ("workers/lost_runs.py", "handed_over"): "the sweeper serves every tenant",
     ("workers/lost_runs.py", "send_again"): "the sweeper serves every tenant",
     ("usage/sums.py", "totals"): "a figure for operators",
+    ("usage/sums.py", "_tenants"): "reconcile goes through every tenant",
     ("agents/runs.py", "orphans"): "the sweeper serves every tenant",
     ("agents/runs.py", "held"): "a process asks for its own runs, whosever they are",
 }

@@ -300,7 +300,7 @@ def once(settings: Settings) -> dict[str, Any]:
     `trusting`.
     """
     return {
-        "name": settings.process_name,
+        "name": settings.process_name or "kgents",
         "user": settings.nats_user or None,
         "password": settings.nats_password.get_secret_value() or None,
         "tls": trusting(settings.nats_ca_file),

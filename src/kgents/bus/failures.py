@@ -14,8 +14,11 @@ def describe(error: Exception, servers: Sequence[str], password: str) -> str:
     """One or two sentences about a failure of the connection to `servers` (NATS URLs)."""
     if isinstance(error, BusUnavailable):
         return error.why
-    urls = [urlsplit(server if "://" in server else f"nats://{server}") for server in servers]
-    where = "the NATS server at " + ", ".join(f"{url.hostname}:{url.port or 4222}" for url in urls)
+    try:
+        urls = [urlsplit(server if "://" in server else f"nats://{server}") for server in servers]
+        where = "the NATS server at " + ", ".join(f"{url.hostname}:{url.port or 4222}" for url in urls)
+    except ValueError:  # its text may hold a password
+        return "KGENTS_NATS_URL is no URL that can be used. Correct it to one such as nats://nats:4222."
     if isinstance(error, nats_errors.AuthorizationError) or "authorization" in str(error).lower():
         return f"{where} refused the user name or password. Correct KGENTS_NATS_USER and KGENTS_NATS_PASSWORD."
     if isinstance(error, ConnectionRefusedError):

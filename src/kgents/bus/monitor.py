@@ -27,6 +27,12 @@ def verify_durable(monitor_urls: str, timeout: float = 2.0) -> None:
         try:
             status, body = _get(url.strip(), "/varz", timeout)
             config = json.loads(body).get("jetstream", {}).get("config") if status == 200 else None
+            durable = config is not None and config.get("sync_always") is True
+        except AttributeError as error:
+            raise BusUnavailable(
+                f"what answers at {url} is not a NATS server's monitoring: its /varz is not one of nats-server's. "
+                "Correct KGENTS_NATS_MONITOR_URL."
+            ) from error
         except (OSError, ValueError) as error:
             raise BusUnavailable(
                 f"the NATS server's monitoring at {url} does not answer ({type(error).__name__}), so it is not known "
@@ -34,7 +40,7 @@ def verify_durable(monitor_urls: str, timeout: float = 2.0) -> None:
             ) from error
         if not config:
             raise BusUnavailable(f"the NATS server monitored at {url} has no JetStream. Switch it on.")
-        if config.get("sync_always") is not True:
+        if not durable:
             raise BusUnavailable(
                 f"the NATS server monitored at {url} acknowledges messages before they are on disk, and would lose "
                 "them in a power cut. Set `sync_interval: always` in its `jetstream` configuration.",

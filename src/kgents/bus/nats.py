@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import orjson
@@ -20,15 +20,23 @@ from kgents.bus.followers import Follower, Followers
 from kgents.bus.jetstream import ApiError, JetStream, not_answered
 from kgents.bus.listener import Listener
 from kgents.bus.model import Ack, Backlog, BusState, BusUnavailable, Message, WrongLastSequence
-from kgents.bus.streams import EVENTS_STREAM, EVENTS_SUBJECT, ensure_streams
+from kgents.bus.streams import EVENTS_STREAM, EVENTS_SUBJECT, STREAMS, ensure_streams
 from kgents.clock import SECOND, Clock, from_datetime
 from kgents.config import Settings
 
 __all__ = ["Ack", "Backlog", "Bus", "BusState", "BusUnavailable", "Delivery", "Message", "WrongLastSequence"]
 
 WINDOW = 512  # messages of publish_many in flight
+STALE = 15.0  # seconds for which nobody tried again: those who have something to publish try more often
 _NO_MESSAGE = 10037
 _WRONG_LAST_SEQUENCE = {10071, 10164}
+
+
+class _Failure(NamedTuple):
+    """Why a message was not stored, and when (monotonic)."""
+
+    why: str
+    at: float
 
 
 class Bus:
@@ -43,19 +51,31 @@ class Bus:
         self._jetstream = JetStream(self._connection)
         self._followers = Followers(self._jetstream)
         self._consumers: WeakSet[Consumer] = WeakSet()
-        self._failing: dict[str, str] = {}
+        self._failing: dict[str, _Failure] = {}
 
     @property
     def state(self) -> BusState:
         """Whether there is a connection and the streams are in place, since when, and why not."""
         return self._connection.state
 
-    @property
-    def failing(self) -> Mapping[str, str]:
+    async def failing(self) -> dict[str, str]:
         """Why the last message for a stream was not stored, by the stream's subject (such as `kgents.usage`), as long
         as none was stored since. A server whose disk is full answers a ping and stores nothing.
+
+        One that was not tried again for a while counts until its stream answers: somebody else may have stored it.
         """
-        return self._failing
+        for subject, failure in list(self._failing.items()):
+            stale = self._clock.monotonic() - failure.at > STALE
+            if stale and await self._answers(subject) and self._failing.get(subject) is failure:
+                del self._failing[subject]
+        return {subject: failure.why for subject, failure in self._failing.items()}
+
+    async def _answers(self, subject: str) -> bool:
+        try:
+            found = await self.pending(STREAMS[subject], timeout=0.3)
+        except (BusUnavailable, KeyError):
+            return False
+        return found.replicas_current > found.replicas / 2  # with fewer it stores nothing, though it may answer yet
 
     async def start(self) -> None:
         """Begin to connect; never waits for the server and never fails because of it."""
@@ -94,10 +114,19 @@ class Bus:
             answer = await self._jetstream.request(subject, payload, headers=headers, timeout=timeout)
             ack = _ack(answer, subject, expect_last_on_subject)
         except BusUnavailable as error:
-            self._failing[_root(subject)] = error.why
+            self._fails(subject, error)
             raise
-        self._failing.pop(_root(subject), None)
+        except WrongLastSequence:  # which the stream looked up
+            self._works(subject)
+            raise
+        self._works(subject)
         return ack
+
+    def _fails(self, subject: str, error: BusUnavailable) -> None:
+        self._failing[_root(subject)] = _Failure(error.why, self._clock.monotonic())
+
+    def _works(self, subject: str) -> None:
+        self._failing.pop(_root(subject), None)
 
     async def publish_many(
         self, subject: str, messages: Iterable[tuple[str, bytes]], *, timeout: float = 10.0
@@ -139,9 +168,9 @@ class Bus:
         while flying:
             await land()
         if results and isinstance(results[-1], BusUnavailable):
-            self._failing[_root(subject)] = results[-1].why
+            self._fails(subject, results[-1])
         elif any(isinstance(result, Ack) for result in results):
-            self._failing.pop(_root(subject), None)
+            self._works(subject)
         return results
 
     def consume(self, stream: str, durable: str, *, batch: int, ack_wait: float, max_deliver: int = -1) -> Consumer:

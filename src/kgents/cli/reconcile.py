@@ -22,8 +22,8 @@ from kgents.usage.service import Window
 
 
 def run(start: str, end: str, window: str, *, repair: bool) -> dict[str, Any]:
-    """Compare, and repair if asked: the differences that are left, and a summary. Raises Refused, Unavailable, and
-    BadParameter for a period without a length.
+    """Compare, and repair if asked: the differences that are left, and a summary. Raises Refused, Unprocessable,
+    Unavailable, and BadParameter for a period without a length.
     """
     try:
         first, last = service.parse_moment(start), service.parse_moment(end)

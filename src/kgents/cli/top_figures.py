@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,7 @@ class _Change:
             value
             for sample in self._after.processes.values()
             for (series, _), value in sample.items()
-            if series == name
+            if series == name and not math.isnan(value)  # which a process tells that does not know
         ]
         return together(values or [0.0])  # type: ignore[no-any-return]
 

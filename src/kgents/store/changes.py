@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import Connection
 
-from kgents.clock import SECOND, Clock
+from kgents.clock import Clock
 from kgents.errors import Unavailable
 from kgents.store.engine import Scope, Store
 from kgents.store.tables import cache_changes
@@ -24,7 +24,7 @@ FRESH = 0.9  # seconds after which what is cached is not trusted any more
 # going back to the number that was the highest this long ago misses none. Only this process's own monotonic clock
 # counts, since the clocks of hosts may differ.
 TRAILING = 30.0
-KEPT = 3600 * SECOND
+KEPT = 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,32 @@ def poll(connection: Connection, after: int) -> list[Change]:
     return [Change(*row) for row in connection.execute(statement)]
 
 
-def prune(connection: Connection, now: int) -> int:
-    """Drop announcements that every process has long heard; answers how many."""
-    return connection.execute(sa.delete(cache_changes).where(cache_changes.c.created_at < now - KEPT)).rowcount
+def prune(connection: Connection, seen: int) -> tuple[int, int]:
+    """Drop announcements up to this number; answers how many, and the highest number now."""
+    dropped = connection.execute(sa.delete(cache_changes).where(cache_changes.c.seq <= seen)).rowcount
+    return dropped, connection.execute(sa.select(sa.func.max(cache_changes.c.seq))).scalar_one() or 0
+
+
+class Pruner:
+    """Drops announcements that every process has long heard: those that were there already when it last did so, KEPT
+    seconds ago by its own monotonic clock. Several may prune; one that lives for less than that drops none.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._seen = 0  # the highest number then
+        self._at = float("-inf")
+
+    async def prune(self) -> int:
+        """Drop what is due; answers how many. Raises Unavailable."""
+        if self._clock.monotonic() - self._at < KEPT:
+            return 0
+        seen = self._seen
+
+        dropped, self._seen = await self._store.write(Scope.system(), lambda connection: prune(connection, seen))
+        self._at = self._clock.monotonic()  # not before they were seen
+        return dropped
 
 
 class ChangeFeed:
@@ -84,7 +107,7 @@ class ChangeFeed:
     async def poll(self) -> None:
         """Hear what is new. Raises Unavailable."""
         started = self._clock.monotonic()
-        if started - self._polled > KEPT / SECOND / 2:
+        if started - self._polled > KEPT / 2:
             for forget in self._forget:
                 forget()
         after = self._after

@@ -144,7 +144,10 @@ class PostgresStore:
         try:
             scope = Scope.tenants(waiting.op.tenant_of(waiting.item) for waiting in group)
             return await self._transaction(_WRITE_SCOPE, scope, lambda connection: run_group(connection, group))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if (lane := asyncio.current_task()) and lane.cancelling():
+                raise
+            # An operation that raises CancelledError has not cancelled this lane, which must go on serving the others.
             if is_final(error, len(group), tries):
                 return [error] * len(group)
         if len(group) == 1:

@@ -5,6 +5,7 @@ Names and units follow https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -59,6 +60,7 @@ class Metrics:
         self._outbox_age = self._gauge("outbox_oldest_age_seconds", "How long the oldest of them has waited.")
         self._bus = self._gauge("bus_connected", "1 while the bus can be used.")
         self._meter: Gauge | None = None
+        self._meter_accepts = True
         self._stream = {
             name: self._gauge(f"stream_{name}", text, ("stream",))
             for name, text in (
@@ -181,15 +183,27 @@ class Metrics:
         self._outbox.set(count)
         self._outbox_age.set(oldest_age)
 
+    def outbox_unknown(self) -> None:
+        """The database does not tell of the outbox."""
+        self._outbox.set(math.nan)
+        self._outbox_age.set(math.nan)
+
     def bus(self, *, connected: bool) -> None:
         """Whether the bus can be used."""
         self._bus.set(connected)
 
     def meter(self, *, connected: bool) -> None:
-        """Whether the meter accepts events. A process that sends it none says nothing about that."""
+        """Whether the meter accepted the last events. A process that sends it none says nothing about the meter."""
+        self._meter_accepts = connected
+        self.meter_answers(connected)
+
+    def meter_answers(self, answers: bool) -> None:
+        """Whether the meter answers. One that did not accept events, which are tried again, is not connected by that
+        alone.
+        """
         if self._meter is None:
             self._meter = self._gauge("meter_connected", "1 while the meter accepts events.")
-        self._meter.set(connected)
+        self._meter.set(answers and self._meter_accepts)
 
     def stream(
         self, name: str, *, messages: int, size_bytes: int, oldest_age: float, replicas: int, replicas_current: int
@@ -200,7 +214,9 @@ class Metrics:
             self._of(gauge, name).set(value)
 
     def stream_unknown(self, name: str) -> None:
-        """The bus does not tell of a stream: no server is known to have it."""
+        """The bus does not tell of a stream: no server is known to have it, nor what it holds."""
+        for gauge in ("messages", "bytes", "oldest_age_seconds"):
+            self._of(self._stream[gauge], name).set(math.nan)
         self._of(self._stream["replicas_current"], name).set(0)
 
     def reconciled(self, differences: Mapping[str, int], at: int) -> None:

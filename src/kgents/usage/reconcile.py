@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import orjson
 from sqlalchemy import Connection
 
-from kgents.clock import from_rfc3339, month_bounds, month_of
+from kgents.clock import from_rfc3339, month_bounds, month_of, to_rfc3339
+from kgents.errors import Unprocessable
 from kgents.meter.client import MeterClient
 from kgents.meter.model import WindowSize
 from kgents.store import outbox
@@ -74,9 +75,9 @@ async def reconcile(
 
     With `repair`, the events of windows that differ are sent again under their own ids, which the meter counts once
     however often they come; then everything is compared anew. What the meter has too much stays: the ledger can't
-    take it away. Raises Unavailable.
+    take it away. Raises Unavailable, and Unprocessable for an end whose window goes on after the year 9999.
     """
-    first, last = service.window_of(start, window), _ceiling(end, window)
+    first, last = _whole_windows(start, end, window)
     report = await _compare(store, meter, first, last, window, tenants)
     if not (repair and report.differences):
         return report
@@ -90,9 +91,16 @@ async def reconcile(
     return Report(after.compared, after.differences, after.in_flight, sent, refused)
 
 
-def _ceiling(moment: int, window: Window) -> int:
-    floor = service.window_of(moment, window)
-    return moment if floor == moment else _next(floor, window)
+def _whole_windows(start: int, end: int, window: Window) -> tuple[int, int]:
+    try:
+        first, floor = service.window_of(start, window), service.window_of(end, window)
+        last = end if floor == end else _next(floor, window)
+        to_rfc3339(last)  # as the meter is asked
+    except ValueError as error:
+        raise Unprocessable(
+            f"The {window} of {to_rfc3339(end)} ends after the year 9999. Compare up to an earlier time."
+        ) from error
+    return first, last
 
 
 def _next(window_start: int, window: Window) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,6 +17,8 @@ from kgents.usage.model import METERS, UsageEvent
 
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
+# Events that are read in one statement: however many a tenant has, it ends well within the database's 10 s for it.
+PART = 200_000
 
 _ADD = adding(usage_hours, METERS)
 _PLACES = {meter: place for place, meter in enumerate(METERS)}
@@ -115,35 +118,83 @@ def _less(tenant_id: str, start: int, end: int) -> sa.Select[tuple[str, int, str
 
 
 def counted(connection: Connection, tenant_id: str | None, *, start: int, end: int, length: int) -> list[Sum]:
-    """As `kept`, but of the events themselves, each of which is read, and of all tenants for a tenant of None."""
+    """As `kept`, but of the events themselves, each of which is read, and of all tenants for a tenant of None.
+
+    Several statements, each of a time of its own: what is committed meanwhile is in or not, and nothing twice.
+    """
     events = usage_events.c
     piece = _start(events.occurred_at, length).label("piece")
-    quantity = sa.cast(sa.func.sum(events.quantity), sa.BigInteger)
-    statement = (
-        sa.select(usage_events.c.tenant_id, events.meter, piece, quantity, sa.null(), sa.null())
-        .where(events.occurred_at >= start, events.occurred_at < end)
-        .group_by(events.tenant_id, events.meter, piece)
-    )
-    if tenant_id is not None:
-        statement = statement.where(usage_events.c.tenant_id == tenant_id)
-    return [Sum(*row) for row in connection.execute(statement)]
+    found: Counter[tuple[str, str, int]] = Counter()
+    for tenant in _tenants(connection) if tenant_id is None else [tenant_id]:
+        for first, last in _parts(connection, tenant, start, end):
+            statement = (
+                sa.select(piece, events.meter, sa.cast(sa.func.sum(events.quantity), sa.BigInteger))
+                .where(usage_events.c.tenant_id == tenant, events.occurred_at >= first, events.occurred_at < last)
+                .group_by(piece, events.meter)
+            )
+            for at, meter, quantity in connection.execute(statement):
+                found[tenant, meter, int(at)] += int(quantity)
+    return [Sum(*key, quantity, None, None) for key, quantity in found.items()]
+
+
+_NEXT_TENANT = sa.select(sa.func.min(usage_events.c.tenant_id)).where(usage_events.c.tenant_id > sa.bindparam("last"))
+
+
+def _tenants(connection: Connection) -> Iterator[str]:
+    """Who has events, from one to the next in their index: those that were erased have theirs, too."""
+    last: str | None = ""
+    while (last := connection.execute(_NEXT_TENANT, {"last": last}).scalar_one()) is not None:
+        yield last
+
+
+def _parts(connection: Connection, tenant_id: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """[start, end) in pieces in each of which the tenant has about PART events."""
+    events = usage_events.c
+    while True:
+        after = (
+            sa.select(events.occurred_at)
+            .where(usage_events.c.tenant_id == tenant_id, events.occurred_at >= start, events.occurred_at < end)
+            .order_by(events.occurred_at)
+            .offset(PART)
+            .limit(1)
+        )
+        following = connection.execute(after).scalar_one_or_none()
+        if following is None:
+            yield start, end
+            return
+        last = max(following, start + 1)
+        yield start, last
+        start = last
 
 
 def totals(connection: Connection, *, start: int, end: int, length: int) -> dict[tuple[int, str], int]:
     """What each meter counted in [start, end) over all tenants, by the start of pieces of `length` microseconds and by
     meter; of runs that were asked for within a day before.
 
-    Ids of events begin with their run's, which sort by time: so only as much of the table is read as is new.
+    Ids of events begin with their run's, which sort by time: so only as much of the table is read as is new, in a
+    statement for each hour of runs.
     """
-    oldest = first_id("run", max(0, start - DAY))
-    piece = _start(usage_events.c.occurred_at, length).label("piece")
-    statement = (
-        sa.select(piece, usage_events.c.meter, sa.cast(sa.func.sum(usage_events.c.quantity), sa.BigInteger))
-        .where(
-            usage_events.c.event_id >= oldest,
-            usage_events.c.occurred_at >= start,
-            usage_events.c.occurred_at < end,
+    events = usage_events.c
+    piece = _start(events.occurred_at, length).label("piece")
+    found: Counter[tuple[int, str]] = Counter()
+    oldest, newest = max(0, _start(start - DAY, HOUR)), _start(end, HOUR)
+    for hour in range(oldest, newest + 1, HOUR):
+        ids = usage_events.c.event_id >= first_id("run", hour)
+        if hour < newest:
+            ids &= usage_events.c.event_id < first_id("run", hour + HOUR)
+        statement = (
+            sa.select(piece, events.meter, sa.cast(sa.func.sum(events.quantity), sa.BigInteger))
+            .where(ids, events.occurred_at >= start, events.occurred_at < end)
+            .group_by(piece, events.meter)
         )
-        .group_by(piece, usage_events.c.meter)
-    )
-    return {(int(start), meter): int(quantity) for start, meter, quantity in connection.execute(statement)}
+        for at, meter, quantity in connection.execute(statement):
+            found[int(at), meter] += int(quantity)
+    return dict(found)
+
+
+def exact_totals(connection: Connection, *, start: int, end: int, length: int) -> dict[tuple[int, str], int]:
+    """As `totals`, of all runs: by the times of the events, for one tenant after the other."""
+    found: Counter[tuple[int, str]] = Counter()
+    for row in counted(connection, None, start=start, end=end, length=length):
+        found[row.piece, row.meter] += row.quantity
+    return dict(found)

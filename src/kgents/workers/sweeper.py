@@ -41,6 +41,7 @@ class Sweeper:
         self._lost = LostRuns(store, bus, clock)
         self._heartbeats = Heartbeats(clock)
         self._dead: list[runs.Heartbeat] = []
+        self._changes = changes.Pruner(store, clock)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -72,7 +73,7 @@ class Sweeper:
             found["idempotency_keys"] += more
             if more < MOST_KEYS:
                 break
-        found["cache_changes"] = await self._settle("cache_changes", lambda connection: changes.prune(connection, now))
+        found["cache_changes"] = self._count("cache_changes", await self._changes.prune())
         found["processes"] = await self._settle(
             "processes", lambda connection: runs.forget_processes(connection, dead, now)
         )

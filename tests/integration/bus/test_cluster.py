@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kgents.bus import nats as nats_bus
 from kgents.bus.nats import Ack, Bus, BusUnavailable, WrongLastSequence
 from kgents.clock import SystemClock
 from tests.support.nats_cluster import NatsCluster
@@ -52,6 +53,24 @@ async def test_a_server_that_died_is_missed_among_those_that_have_the_stream(clu
     cluster.processes[await leader_of(bus, "KGENTS_USAGE")].stop(signal.SIGKILL)
     await eventually(lambda: kept_by(2), seconds=30)
     assert (await bus.pending("KGENTS_USAGE", timeout=10)).replicas == 3
+
+
+async def test_a_stream_without_a_majority_fails_however_long_ago_somebody_tried(
+    cluster: NatsCluster, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def without_majority() -> bool:
+        try:
+            return (await bus.pending("KGENTS_USAGE")).replicas_current < 2
+        except BusUnavailable:
+            return True
+
+    monkeypatch.setattr(nats_bus, "STALE", 0.0)
+    for server in list(cluster.processes.values())[1:]:
+        server.stop(signal.SIGKILL)
+    await eventually(without_majority, seconds=30)
+    with pytest.raises(BusUnavailable):
+        await bus.publish("kgents.usage", b"x", timeout=1)
+    assert list(await bus.failing()) == ["kgents.usage"]
 
 
 async def leader_of(bus: Bus, stream: str) -> str:

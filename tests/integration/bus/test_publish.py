@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kgents.bus import nats as nats_bus
 from kgents.bus.nats import Ack, Bus, BusUnavailable, WrongLastSequence
 from kgents.errors import TooLarge
 from tests.support.nats import NatsServer
@@ -120,7 +121,41 @@ async def test_a_server_that_stores_nothing_is_told_until_it_stores_again(bus: B
     with pytest.raises(BusUnavailable, match="maximum bytes"):
         await bus.publish("kgents.usage", b"too much for it")
     assert await bus.ping()
-    assert list(bus.failing) == ["kgents.usage"]
+    assert list(await bus.failing()) == ["kgents.usage"]
     await bus._jetstream.api("STREAM.UPDATE.KGENTS_USAGE", config)
     await bus.publish_many("kgents.usage", [("one", b"x")])
-    assert not bus.failing
+    assert not await bus.failing()
+
+
+async def refuse(bus: Bus, stream: str, subject: str) -> None:
+    """Have a stream take small messages only, and publish a large one."""
+    config = (await bus._jetstream.api(f"STREAM.INFO.{stream}"))["config"]
+    await bus._jetstream.api(f"STREAM.UPDATE.{stream}", {**config, "max_msg_size": 500})
+    with pytest.raises(BusUnavailable, match="size"):
+        await bus.publish(subject, bytes(1000))
+
+
+async def test_a_stream_that_names_another_last_message_works(bus: Bus) -> None:
+    await refuse(bus, "KGENTS_EVENTS", "kgents.events.r")
+    with pytest.raises(WrongLastSequence):
+        await bus.publish("kgents.events.r", b"x", expect_last_on_subject=7)
+    assert not await bus.failing()
+
+
+async def test_a_failure_that_nobody_tried_again_is_over_once_the_stream_answers(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await refuse(bus, "KGENTS_EVENTS", "kgents.events.r")
+    assert list(await bus.failing()) == ["kgents.events"]
+    monkeypatch.setattr(nats_bus, "STALE", 0.0)
+    assert not await bus.failing()
+
+
+async def test_a_failure_stays_while_the_stream_does_not_answer(
+    bus: Bus, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_bus, "STALE", 0.0)
+    nats.stop()
+    with pytest.raises(BusUnavailable):
+        await bus.publish("kgents.usage", b"x")
+    assert list(await bus.failing()) == ["kgents.usage"]

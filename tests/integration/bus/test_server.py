@@ -20,6 +20,7 @@ from kgents.bus.nats import Bus
 from kgents.bus.server import LocalNats
 from kgents.clock import SystemClock
 from kgents.config import Settings
+from tests.support.replies import Reply, replying
 from tests.support.waiting import eventually, wait_until
 
 
@@ -162,6 +163,14 @@ class TestVerifyDurable:
         local.ready()
         with pytest.raises(BusUnavailable, match="no JetStream"):
             verify_durable(f"http://127.0.0.1:{endpoint['monitor_port']}")
+
+    @pytest.mark.parametrize("varz", [[], "up", {"jetstream": [1]}, {"jetstream": {"config": ["x"]}}])
+    def test_what_is_no_nats_servers_answer_is_said(self, varz: object) -> None:
+        with (
+            replying(lambda _: Reply(200, json.dumps(varz))) as url,
+            pytest.raises(BusUnavailable, match="KGENTS_NATS_MONITOR_URL"),
+        ):
+            verify_durable(url)
 
     def test_every_server_of_the_list_counts(self, local: LocalNats, free_port: object) -> None:
         local.spawn()

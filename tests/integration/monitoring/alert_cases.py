@@ -97,10 +97,13 @@ def _queue(size: int) -> Series:
     }
 
 
-def _difference(units: int, bus_age: int) -> Series:
+UNKNOWN = " ".join(["NaN"] * 91)
+
+
+def _difference(units: int, bus_age: str) -> Series:
     return {
         **_one("kgents_reconcile_difference", f"{units}x90", meter="input_tokens"),
-        **_ages("0x90", f"{bus_age}x90"),
+        **_ages("0x90", bus_age),
     }
 
 
@@ -128,6 +131,8 @@ CASES = [
     Case("KgentsLatencyBurn", "ticket", "few are slow", False, _durations("0+97x300", "0+100x300"), "200m"),
     Case("KgentsUsageFreshnessBurn", "page", "usage is old", True, _ages("0x90", "400x90"), "75m"),
     Case("KgentsUsageFreshnessBurn", "page", "usage is new", False, _ages("2x90", "3x90"), "75m"),
+    Case("KgentsUsageFreshnessBurn", "page", "the bus tells nothing", False, _ages("2x90", UNKNOWN), "75m"),
+    Case("KgentsUsageFreshnessBurn", "page", "only the outbox tells, old", True, _ages("400x90", UNKNOWN), "75m"),
     Case("KgentsUsageFreshnessBurn", "ticket", "it was old often", True, _ages("0x300", "400x8 1x150 400x150"), "200m"),
     Case("KgentsUsageFreshnessBurn", "ticket", "usage is new", False, _ages("2x300", "3x300"), "200m"),
     Case("KgentsApiAbsent", "page", "it is gone", True, _one("kgents_build_info", "1x10 _x80", process="api")),
@@ -135,8 +140,10 @@ CASES = [
     Case("KgentsWorkerAbsent", "page", "it is gone", True, _one("kgents_build_info", "1x10 _x80", process="worker")),
     Case("KgentsWorkerAbsent", "page", "it is there", False, _one("kgents_build_info", "1x90", process="worker")),
     Case("KgentsOutboxOld", "page", "nothing leaves it", True, _ages("200x90", "0x90")),
+    Case("KgentsOutboxOld", "page", "the database is away", False, _ages("200x10 " + UNKNOWN, "0x90")),
     Case("KgentsOutboxOld", "page", "a minute's worth waits", False, _ages("60x90", "900x90")),
     Case("KgentsUsageBacklogOld", "page", "nothing leaves the bus", True, _ages("0x90", "400x90")),
+    Case("KgentsUsageBacklogOld", "page", "the bus is away", False, _ages("0x90", "400x10 " + UNKNOWN)),
     Case("KgentsUsageBacklogOld", "page", "a minute's worth waits", False, _ages("900x90", "60x90")),
     Case("KgentsMeterAway", "page", "it takes nothing", True, _one("kgents_meter_connected", "0x90", pod="a")),
     Case(
@@ -148,9 +155,10 @@ CASES = [
     ),
     Case("KgentsUsageRefused", "ticket", "some is", True, _one("kgents_usage_events_refused_total", "0x20 3x60")),
     Case("KgentsUsageRefused", "ticket", "none is", False, _one("kgents_usage_events_refused_total", "3x90")),
-    Case("KgentsReconcileDifference", "page", "7 tokens are missing", True, _difference(7, 0)),
-    Case("KgentsReconcileDifference", "page", "they are on their way", False, _difference(7, 500)),
-    Case("KgentsReconcileDifference", "page", "none are missing", False, _difference(0, 0)),
+    Case("KgentsReconcileDifference", "page", "7 tokens are missing", True, _difference(7, "0x90")),
+    Case("KgentsReconcileDifference", "page", "they are on their way", False, _difference(7, "500x90")),
+    Case("KgentsReconcileDifference", "page", "none are missing", False, _difference(0, "0x90")),
+    Case("KgentsReconcileDifference", "page", "the bus tells nothing", False, _difference(7, UNKNOWN)),
     Case(
         "KgentsReconcileStale",
         "ticket",

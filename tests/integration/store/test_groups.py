@@ -34,6 +34,8 @@ class Keep:
         if "bug" in items:
             raise ValueError("a bug")
         add_many(connection, [row(item) for item in items if item != "missing"])
+        if "cancelled" in items:
+            raise asyncio.CancelledError
         if "refused" in items:
             connection.execute(sa.insert(outbox), {"seq": 1})
         return [NotFound("no") if item == "missing" else item for item in items]
@@ -79,7 +81,7 @@ async def test_what_is_answered_is_committed(store, database):
         await other.close()
 
 
-@pytest.mark.parametrize("poison", ["bug", "refused", "nobody's"])
+@pytest.mark.parametrize("poison", ["bug", "refused", "cancelled", "nobody's"])
 async def test_an_item_that_fails_fails_alone(store, poison):
     names = [f"m{number}" for number in range(40)]
     *others, failed = await submit_all(store, [*names, poison])
@@ -88,7 +90,7 @@ async def test_an_item_that_fails_fails_alone(store, poison):
         return
     assert others == names
     assert sorted(await kept(store)) == sorted(names)
-    assert isinstance(failed, ValueError | LookupError | sa.exc.DBAPIError)
+    assert isinstance(failed, ValueError | LookupError | RuntimeError | sa.exc.DBAPIError)
 
 
 @pytest.mark.parametrize("value", ["a NUL \0", 1 << 70, "half a pair \ud800"], ids=["NUL", "number", "surrogate"])

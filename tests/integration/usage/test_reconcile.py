@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from kgents.clock import to_rfc3339
-from kgents.errors import Unavailable
+from kgents.errors import Unavailable, Unprocessable
 from kgents.store.engine import Scope
 from kgents.store.tables import outbox
 from kgents.usage.ledger import cloud_event
@@ -180,6 +180,14 @@ async def test_what_is_outside_of_the_range_is_not_compared(world):
     await world.use(posting("ten_1", JANUARY[0] - 1), posting("ten_1", JANUARY[1]), metered=False)
 
     assert (await world.compare()).compared == 0
+
+
+@pytest.mark.parametrize(
+    ("window", "end"), [("hour", "9999-12-31T23:30:00Z"), ("day", "9999-12-31T12:00:00Z"), ("month", "9999-12-31")]
+)
+async def test_a_window_that_ends_after_the_year_9999_is_refused(world, window, end):
+    with pytest.raises(Unprocessable, match=f"The {window} of 9999-12-31.* earlier time"):
+        await world.compare(range=(JANUARY[0], parse_moment(end)), window=window)
 
 
 async def test_only_the_tenants_that_are_asked_for_are_compared(world):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kgents.store.engine import Scope
-from kgents.usage import service
+from kgents.usage import service, sums
 from kgents.usage.model import METERS, Amounts
 from kgents.usage.sums import DAY, HOUR
 from tests.support.ledger import post_group, posting, tenant_with
@@ -54,17 +55,19 @@ async def test_a_query_is_the_sum_of_what_was_used(ledger, groups, between, wind
         lambda c: service.query(c, mine, start=start, end=end, window=window, meters=meters, group_by=by),
     )
 
-    sums = Counter()
+    expected_sums = Counter()
     for now, meter, agent, model, quantity in expected:
         if start <= now < end and meter in meters:
             groups_of = agent if "agent" in by else None, model if "model" in by else None
-            sums[(meter, service.window_of(now, window), *groups_of)] += quantity
-    assert {(row.meter, row.window_start, row.agent, row.model): row.quantity for row in rows} == +sums
+            expected_sums[(meter, service.window_of(now, window), *groups_of)] += quantity
+    assert {(row.meter, row.window_start, row.agent, row.model): row.quantity for row in rows} == +expected_sums
     assert {row.tenant_id for row in rows} <= {mine}
 
 
-async def test_what_is_kept_is_what_the_events_add_up_to(ledger):
-    """Whole hours and parts of them, of a tenant and of all."""
+@pytest.mark.parametrize("part", [sums.PART, 7, 1])
+async def test_what_is_kept_is_what_the_events_add_up_to(ledger, monkeypatch, part):
+    """Whole hours and parts of them, of a tenant and of all, however few events are read at a time."""
+    monkeypatch.setattr(sums, "PART", part)
     groups = [[(BEGIN + part * HOUR // 7, Amounts(1, part, 2 * part, part % 2), "agt_1", "m")] for part in range(1, 20)]
     mine, _ = await filled(ledger, *groups)
     times = {"start": BEGIN + HOUR // 3, "end": BEGIN + 5 * HOUR // 2, "window": "hour"}

@@ -7,6 +7,7 @@ import pytest
 
 from kgents.clock import SystemClock
 from kgents.errors import Unavailable
+from kgents.ids import first_id
 from kgents.store.engine import Scope
 from kgents.telemetry.metrics import Metrics
 from kgents.usage.ledger import cloud_event
@@ -55,6 +56,13 @@ async def test_an_old_difference_counts_until_it_is_mended(ledger, client, use):
     assert (await totals.compare(later + 30 * HOUR))["runs"] == 1
     await client.ingest(orjson.dumps([cloud_event(event, source=SOURCE) for event in lost.events]))
     assert await totals.compare(later + 31 * HOUR) == AGREED
+
+
+async def test_the_usage_of_a_run_that_waited_for_days_is_no_difference(ledger, client, use):
+    waited = first_id("run", NOW - 50 * HOUR)
+    await use(posting("ten_1", NOW - 2 * HOUR), posting("ten_2", NOW - 2 * MINUTE, run_id=waited))
+    totals = Totals(ledger, client)
+    assert [await totals.compare(NOW + hours * HOUR) for hours in (0, 0, 3)] == [AGREED] * 3
 
 
 async def test_what_may_still_be_on_its_way_is_not_missed(ledger, client, use):

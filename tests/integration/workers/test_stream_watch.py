@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from kgents.bus.streams import USAGE_STREAM, USAGE_SUBJECT
 from kgents.workers.stream_watch import StreamWatch
 from tests.integration.workers.running import count, running
@@ -17,9 +19,11 @@ async def test_a_stream_is_told_of(bus, metrics):
     assert count(metrics, "stream_replicas_current", stream=USAGE_STREAM) == 1
 
 
-async def test_of_a_bus_that_is_away_no_server_is_known_to_have_it(bus, metrics):
-    await bus.close()
+async def test_of_a_bus_that_is_away_nothing_is_known(bus, metrics):
+    await bus.publish(USAGE_SUBJECT, b"[]", message_id="1")
     async with running(StreamWatch(bus, metrics)):
-        await eventually(
-            lambda: metrics.registry.get_sample_value("kgents_stream_replicas_current", {"stream": USAGE_STREAM}) == 0
-        )
+        await eventually(lambda: count(metrics, "stream_replicas_current", stream=USAGE_STREAM) == 1)
+        await bus.close()
+        await eventually(lambda: count(metrics, "stream_replicas_current", stream=USAGE_STREAM) == 0)
+    for gauge in ("messages", "bytes", "oldest_age_seconds"):
+        assert math.isnan(count(metrics, f"stream_{gauge}", stream=USAGE_STREAM))

@@ -184,15 +184,29 @@ async def test_expired_keys_go_however_many_and_the_others_stay(ledger, sweeper,
     assert {row["expires_at"] for row in await rows_of(ledger, idempotency_keys)} == {clock.now() + 1}
 
 
+async def announce(ledger, ref, at):
+    await ledger.write(Scope.system(), lambda connection: changes.announce(connection, TENANT, "agent", ref, at))
+
+
 async def test_what_every_process_has_heard_is_forgotten(ledger, sweeper, clock):
-    def announce(connection):
-        changes.announce(connection, TENANT, "agent", "old", clock.now() - 2 * HOUR * SECOND)
-        changes.announce(connection, TENANT, "agent", "new", clock.now())
+    await announce(ledger, "old", clock.now())
+    before = await sweeper.tidy()
+    clock.advance(HOUR)
+    await announce(ledger, "new", clock.now())
+    after = await sweeper.tidy()
 
-    await ledger.write(Scope.system(), announce)
-
-    assert (await sweeper.tidy())["cache_changes"] == 1
+    assert (before["cache_changes"], after["cache_changes"]) == (0, 1)
     assert [row["ref"] for row in await rows_of(ledger, cache_changes)] == ["new"]
+
+
+async def test_an_announcement_from_a_host_whose_clock_is_behind_is_kept_for_an_hour(ledger, sweeper, clock):
+    await announce(ledger, "revoked", clock.now() - 2 * HOUR * SECOND)
+    found = [(await sweeper.tidy())["cache_changes"]]
+    clock.advance(HOUR - 1)
+    found.append((await sweeper.tidy())["cache_changes"])
+
+    assert found == [0, 0]
+    assert [row["ref"] for row in await rows_of(ledger, cache_changes)] == ["revoked"]
 
 
 async def test_processes_that_were_silent_for_long_are_forgotten(ledger, sweeper, clock):

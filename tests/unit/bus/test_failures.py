@@ -34,6 +34,13 @@ def test_the_servers_are_named() -> None:
     assert "one:4222, two:4333" in describe(TimeoutError(), SERVERS, PASSWORD)
 
 
+@pytest.mark.parametrize("server", ["nats://u:secret@one:42222222", "nats://u:secret@one:port", "nats://u:secret@[::1"])
+def test_a_url_that_is_none_is_said_without_its_credential(server: str) -> None:
+    told = describe(ValueError("secret"), [server], PASSWORD)
+    assert "Correct it" in told
+    assert "secret" not in told
+
+
 def test_no_credential_is_shown() -> None:
     error = RuntimeError("bad nats://user:in-the-url@one with the-password")
     told = describe(error, SERVERS, PASSWORD)

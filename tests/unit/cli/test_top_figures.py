@@ -79,6 +79,14 @@ def test_the_outbox_is_one_and_the_bus_tells_of_itself() -> None:
     assert found["backlog"] == {"outbox": 5, "oldest_seconds": 1.3, "bus": 7}
 
 
+def test_a_process_that_can_not_measure_the_outbox_is_left_out() -> None:
+    one, other = Metrics("api"), Metrics("worker")
+    one.outbox_unknown()
+    other.outbox(4, 1.0)
+    found = figures(reading(0, api=one, worker=other), reading(1, api=one, worker=other))
+    assert (found["backlog"]["outbox"], found["backlog"]["oldest_seconds"]) == (4, 1.0)
+
+
 def test_without_a_health_page_it_is_unavailable() -> None:
     found = figures(Reading(0.0, {}, {}), Reading(1.0, {}, {}))
     assert (found["status"], found["components"], found["backlog"]["bus"]) == ("unavailable", [], None)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kgents.clock import SECOND, to_rfc3339
-from kgents.usage.reconcile import _ceiling, _next
+from kgents.usage.reconcile import _next, _whole_windows
 from kgents.usage.service import parse_moment, window_of
 
 moments = st.integers(0, parse_moment("2100-01-01"))
@@ -32,7 +32,7 @@ def test_windows_follow_on_each_other(moment, window):
 
 @given(moments, windows)
 def test_an_end_is_widened_to_the_end_of_its_window(moment, window):
-    end = _ceiling(moment, window)
+    _, end = _whole_windows(0, moment, window)
 
     assert end >= moment
     assert window_of(end, window) == end
