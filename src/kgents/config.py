@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     meter_token: SecretStr = SecretStr("")
     meter_mode: Literal["embedded", "external"] = "external"
     meter_events_path: str = "/api/v1/events"
+    # The meter tells events apart by this and their ids. Changed within a month whose usage is sent again
+    # (`kgents usage reconcile --repair`), it has them counted twice.
     meter_source: str = "kgents"
     reconcile_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
 

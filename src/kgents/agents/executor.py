@@ -32,6 +32,7 @@ from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+LOOK = 0.05  # seconds between two looks at whether an admission has become a run
 Stop = Literal["cancel", "handover"]
 OnEnd = Callable[[Run], None]
 
@@ -193,16 +194,22 @@ class Executor:
     async def drain(self, grace: float) -> None:
         """Finish what runs for at most `grace` seconds, then hand over what is left to the workers."""
         self._draining = True
-        tasks = [execution.task for execution in self._running.values() if execution.task]
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace)
+        now = asyncio.get_running_loop().time
+        end = now() + grace
+        while (self._running or self._awaited) and (left := end - now()) > 0:
+            if tasks := self._tasks():
+                await asyncio.wait(tasks, timeout=left)
+            else:  # one was asked for before, and its admission is under way
+                await asyncio.sleep(min(left, LOOK))
         for run_id in list(self._running):
             self._stop(run_id, "handover")
-        tasks = [task for task in tasks if not task.done()]
-        if tasks:
+        if tasks := self._tasks():
             await asyncio.wait(tasks, timeout=5)
         if self._publishers:
             await asyncio.wait(self._publishers, timeout=2)
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return [execution.task for execution in self._running.values() if execution.task]
 
     def _stop(self, run_id: str, why: Stop) -> bool:
         execution = self._running.get(run_id)

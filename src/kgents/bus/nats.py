@@ -257,14 +257,17 @@ def _headers(message_id: str | None, expect_last_on_subject: int | None) -> dict
 
 
 def _ack(answer: Msg, subject: str, expected: int | None) -> Ack:
-    body = orjson.loads(answer.data)
-    error = body.get("error")
-    if error is None:
-        return Ack(body["seq"], body.get("duplicate", False))
-    if error.get("err_code") in _WRONG_LAST_SEQUENCE and expected is not None:
-        actual = re.search(r"\d+$", error.get("description", ""))
+    try:
+        body = orjson.loads(answer.data)
+        if body.get("error") is None:
+            return Ack(body["seq"], body.get("duplicate", False))
+        code, description = body["error"].get("err_code"), str(body["error"].get("description", ""))
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise BusUnavailable("what the NATS server answered to a message can't be read.") from None
+    if code in _WRONG_LAST_SEQUENCE and expected is not None:
+        actual = re.search(r"\d+$", description)
         raise WrongLastSequence(subject, expected, int(actual[0]) if actual else None)
-    raise BusUnavailable(f"the NATS server did not store a message ({error.get('description')}).")
+    raise BusUnavailable(f"the NATS server did not store a message ({description}).")
 
 
 def _micros(timestamp: str) -> int:

@@ -50,7 +50,7 @@ class Pods:
         command = [*self.kubectl, *arguments]
         try:
             done = subprocess.run(  # noqa: S603 - no shell; the arguments are ours, and a name
-                command, capture_output=True, text=True, timeout=30, check=False
+                command, capture_output=True, text=True, errors="replace", timeout=30, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unprocessable(
@@ -58,7 +58,10 @@ class Pods:
             ) from None
         if done.returncode:
             raise Unprocessable(f"kubectl says of the pods: {done.stderr.strip()[-300:]}", code="kubectl")
-        found: dict[str, Any] = json.loads(done.stdout)
+        try:
+            found: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            raise Unprocessable("What kubectl printed of the pods is no JSON.", code="kubectl") from None
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -96,6 +97,21 @@ async def test_a_run_whose_end_fails_in_a_way_that_nobody_thought_of_goes_to_the
 
     assert (found := await recorded(ledger, run))
     assert (found.status, found.owner) == ("queued", None)
+
+
+async def test_a_run_whose_admission_is_under_way_when_its_process_is_to_end_is_ended(ledger, process, monkeypatch):
+    run = a_run(TENANT, input={"messages": [{"role": "user", "content": "hello"}]})
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+    work = process.planner.work(run, AgentDefinition("kgents:echo"))
+    monkeypatch.setattr(process.executor, "_store", ledger)
+
+    with process.executor.awaiting(run.run_id):
+        drained = asyncio.create_task(process.executor.drain(10))
+        await asyncio.sleep(0)
+        process.executor.start(work)
+    await drained
+
+    assert (await recorded(ledger, run)).status == "completed"
 
 
 async def test_a_run_whose_admission_is_still_awaited_stays_with_its_process(ledger, process):
