@@ -99,7 +99,7 @@ class Parts:
             error: BaseException | None = None
             try:
                 await work
-            except BaseException as raised:
+            except BaseException as raised:  # a cancellation, too: an inner one would else end the loop unseen
                 error = raised
             if not self.health.draining:  # else the process is about to end, as it should
                 log.critical("a loop of this process ended; ending it", loop=name, exc_info=error)

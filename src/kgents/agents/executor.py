@@ -248,7 +248,7 @@ class Executor:
             if error.code not in ("run-taken-over", "run-continues"):
                 self.strand(run)
             raise continues(run) from error
-        except Exception as error:
+        except Exception as error:  # whatever it is, a run that nobody gives back would stay `running`
             log.exception("a run could not be ended", exc_info=error)
             self.strand(run)
             raise continues(run) from error

@@ -31,9 +31,13 @@ class WayIn:
     tls: bool
     host: str
 
+    @property
+    def in_url(self) -> str:
+        """The address as it stands in a URL: one of IPv6 in brackets (RFC 3986, section 3.2.2)."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
     def __str__(self) -> str:
-        address = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{'https' if self.tls else 'http'}://{self.host or address}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host or self.in_url}:{self.port}"
 
 
 def report(kubectl: Kubectl, namespace: str, objects: Sequence[Object], *, seconds: float) -> tuple[str, Any]:
@@ -121,12 +125,11 @@ def get(way_in: WayIn, path: str, *, tls: bool | None = None, port: int | None =
     """
     import httpx2
 
-    address = f"[{way_in.address}]" if ":" in way_in.address else way_in.address
     scheme = "https" if (way_in.tls if tls is None else tls) else "http"
     try:
         with httpx2.Client(timeout=PATIENCE, trust_env=False, verify=trusted()) as client:
             return client.get(
-                f"{scheme}://{address}:{port or way_in.port}{path}",
+                f"{scheme}://{way_in.in_url}:{port or way_in.port}{path}",
                 headers={"Host": way_in.host} if way_in.host else {},
                 extensions={"sni_hostname": way_in.host} if way_in.host else {},
             )
