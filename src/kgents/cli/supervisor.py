@@ -28,7 +28,7 @@ from kgents.errors import KgentsError
 log = structlog.get_logger(__name__)
 
 STABLE = 10.0  # seconds after which a process that dies is restarted at once
-MAX_BACKOFF = 5.0
+MAX_BACKOFF = 2.0  # seconds; to start and fail over and over then takes less than half of a core
 LOOK_EVERY = 2.0
 UNWELL = 10.0  # seconds without working after which a process is started again
 _PR_SET_PDEATHSIG = 1
