@@ -90,6 +90,30 @@ def test_an_image_that_does_not_exist_is_rolled_back_and_fails_no_request(
     assert not load.failed, told(load.failed)
 
 
+def test_the_autoscaler_takes_over_the_pods_that_there_are(installation: Installation, tmp_path: Path) -> None:
+    without = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "kgents-api"},
+        "$patch": "delete",
+    }
+    fixed = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kgents-api"},
+        "spec": {"replicas": 2},
+    }
+    done = installation.deploy(without, fixed)
+    assert done.returncode == 0, done.stderr
+    with steady(installation, tmp_path / "history", "the autoscaler takes over") as load:
+        before = installation.pods("kgents", "api")
+        done = installation.deploy()
+        after = installation.pods("kgents", "api")
+    assert done.returncode == 0, done.stderr
+    assert sorted(after) == sorted(before)
+    assert not load.failed, told(load.failed)
+
+
 def test_a_node_is_drained_without_a_failed_request(installation: Installation, tmp_path: Path) -> None:
     cluster = installation.cluster
     with steady(installation, tmp_path / "history", "drain of a node") as load:

@@ -39,11 +39,11 @@ class Kubectl:
         """The objects of an overlay."""
         return _documents(self._run("kustomize", str(overlay), cluster=False))
 
-    def apply(self, objects: Sequence[Object], *, dry_run: bool = False) -> None:
-        """Apply objects as ours; with `dry_run` only have the cluster check them."""
+    def apply(self, objects: Sequence[Object], *, dry_run: bool = False, manager: str = MANAGER) -> None:
+        """Apply objects as ours, or as another manager's; with `dry_run` only have the cluster check them."""
         more = ["--dry-run=server"] if dry_run else []
         self._run(
-            *("apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "--filename=-"),
+            *("apply", "--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename=-"),
             *more,
             given=_list(objects),
         )
@@ -57,8 +57,9 @@ class Kubectl:
         )
 
     def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-        """One object, if there is one."""
-        text = self._run("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
+        """One object, if there is one, with who manages which field."""
+        which = (kind, name, f"--namespace={namespace}", "--ignore-not-found", "--show-managed-fields")
+        text = self._run("get", *which, "--output=json")
         return _object(text) if text.strip() else None
 
     def list(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:

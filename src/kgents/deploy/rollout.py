@@ -15,7 +15,7 @@ from typing import Any
 
 from kgents.deploy import findings
 from kgents.deploy.findings import Finding, name_of
-from kgents.deploy.kubectl import Kubectl, Refused
+from kgents.deploy.kubectl import MANAGER, Kubectl, Refused
 from kgents.deploy.plan import Objects, Plan, space_of
 from kgents.errors import Unprocessable
 
@@ -28,6 +28,9 @@ LOOK = 1.0  # seconds between two looks
 AWAY = 60.0  # seconds for which the cluster may not answer while it is looked at
 _HOLDING = ("Job", "PersistentVolumeClaim", "Secret")
 _AWAITED = ("StatefulSet", "Job", "Deployment", "DaemonSet")
+_SCALED = ("StatefulSet", "Deployment")
+SCALER = "kgents-autoscaling"
+"""The field manager that holds a number of replicas until the autoscaler sets it."""
 
 
 class Failed(Unprocessable):
@@ -48,7 +51,7 @@ class Rollout:
         """Have the cluster check all objects, and answer the difference that they would make. Raises Refused."""
         objects = [_renamed(each) if each["kind"] == "Job" else each for each in self._plan.everything]
         self._kubectl.apply(objects, dry_run=True)
-        return self._kubectl.diff([each for each in self._plan.everything if each["kind"] != "Job"])
+        return self._kubectl.diff([self._counted(each) for each in self._plan.everything if each["kind"] != "Job"])
 
     def run(self, *, wait: bool) -> None:
         """Deploy. Raises Failed, when what was there before is there again, as far as there was something.
@@ -104,10 +107,34 @@ class Rollout:
 
     def _apply(self, objects: Objects) -> None:
         if objects:
+            for each in objects:
+                self._hand_over(each)
             self._kubectl.apply(objects)
             for each in objects:
                 if each["kind"] not in _AWAITED:
                     self._say(f"{name_of(each)}: applied")
+
+    def _hand_over(self, each: dict[str, Any]) -> None:
+        """Have another manager hold the number of replicas that is left to an autoscaler from now on. A field that
+        nobody holds goes back to its default, so that one pod would stay until the autoscaler looks
+        (https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership).
+        """
+        if (count := self._left(each)) is not None:
+            meta = {key: each["metadata"][key] for key in ("name", "namespace")}
+            held = {"apiVersion": each["apiVersion"], "kind": each["kind"], "metadata": meta}
+            self._kubectl.apply([{**held, "spec": {"replicas": count}}], manager=SCALER)
+
+    def _counted(self, each: dict[str, Any]) -> dict[str, Any]:
+        """An object as it will be once its replicas are handed over."""
+        count = self._left(each)
+        return each if count is None else {**each, "spec": {**each["spec"], "replicas": count}}
+
+    def _left(self, each: dict[str, Any]) -> int | None:
+        """The replicas of a workload that was deployed with a number of them, and no longer says one."""
+        if each["kind"] not in _SCALED or "replicas" in each["spec"]:
+            return None
+        live = self._kubectl.get(each["kind"].lower(), space_of(each), each["metadata"]["name"])
+        return live["spec"]["replicas"] if live and _holds_replicas(live) else None
 
     def _await(self, objects: Iterable[dict[str, Any]], least: Mapping[str, int]) -> None:
         waiting = [each for each in objects if each["kind"] in _AWAITED]
@@ -286,6 +313,14 @@ def look(kubectl: Kubectl, objects: Sequence[dict[str, Any]], least: Mapping[str
 def _renamed(job: dict[str, Any]) -> dict[str, Any]:
     """A job under another name, to be checked beside one that is there already and can't be changed."""
     return {**job, "metadata": {**job["metadata"], "name": f"{job['metadata']['name']}-check"}}
+
+
+def _holds_replicas(live: dict[str, Any]) -> bool:
+    """Whether the number of replicas is there because a deployment of ours said it."""
+    return any(
+        each.get("manager") == MANAGER and "f:replicas" in (each.get("fieldsV1") or {}).get("f:spec", ())
+        for each in live["metadata"].get("managedFields", ())
+    )
 
 
 def _kinds(items: Objects, kind: str) -> Objects:

@@ -9,48 +9,66 @@ from typing import Any
 import pytest
 
 from kgents.deploy import rollout
-from kgents.deploy.kubectl import Refused
+from kgents.deploy.kubectl import MANAGER, Refused
 from kgents.deploy.plan import Plan
 from kgents.deploy.rollout import RELEASE, Failed, Rollout
 
 SPACE = "kgents-agents"
 
 
-def release(image: str, least: int = 2) -> list[dict[str, Any]]:
-    """An API of this image, with an autoscaler that sees to so many replicas."""
+def release(image: str, least: int = 2, **spec: Any) -> list[dict[str, Any]]:
+    """An API of this image, with an autoscaler that sees to so many replicas, and more of its `spec`."""
     meta = {"name": "kgents-api", "namespace": SPACE}
     labels = {"app": "api"}
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "api", "image": image}]}}
     target = {"kind": "Deployment", "name": "kgents-api"}
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
-        {"kind": "Deployment", "metadata": meta, "spec": {"selector": {"matchLabels": labels}, "template": pod}},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": meta,
+            "spec": {"selector": {"matchLabels": labels}, "template": pod, **spec},
+        },
         {"kind": "HorizontalPodAutoscaler", "metadata": meta, "spec": {"scaleTargetRef": target, "minReplicas": least}},
     ]
 
 
 class Cluster:
     """What kubectl is asked, of a cluster in which pods of the image `bad` never start. `refusing` is how often it does
-    not answer a question about workloads before it does again; `refused_kinds` it takes no object of.
+    not answer a question about workloads before it does again; `refused_kinds` it takes no object of. `counts` are the
+    numbers of replicas that the API had, where nobody but `holders` sets them.
     """
 
     def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.holders: dict[str, int] = {}
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.refusing = 0
         self.refused_kinds: tuple[str, ...] = ()
 
-    def apply(self, objects: list[dict[str, Any]], *, dry_run: bool = False) -> None:
+    def apply(self, objects: list[dict[str, Any]], *, dry_run: bool = False, manager: str = MANAGER) -> None:
         for each in objects:
             if each["kind"] in self.refused_kinds:
                 raise Refused("too large", code="cluster")
-            if not dry_run:
+            if dry_run:
+                continue
+            if each["kind"] == "Deployment":
+                self._count(each, manager)
+            if manager == MANAGER:
                 self.objects[each["kind"].lower(), each["metadata"]["name"]] = copy.deepcopy(each)
 
-    def diff(self, _objects: object) -> str:
-        return ""
+    def diff(self, objects: list[dict[str, Any]]) -> str:
+        """The number of replicas that there would be, of those who say one."""
+        return ", ".join(str(each["spec"]["replicas"]) for each in objects if "replicas" in each.get("spec", ()))
 
     def get(self, kind: str, _namespace: str, name: str) -> dict[str, Any] | None:
-        return self.objects.get((kind, name))
+        found = copy.deepcopy(self.objects.get((kind, name)))
+        if found and kind == "deployment":
+            found["spec"]["replicas"] = self.counts[-1]
+            fields = {"f:spec": {"f:replicas": {}}}
+            found["metadata"]["managedFields"] = [{"manager": each, "fieldsV1": fields} for each in self.holders]
+        return found
 
     def list(self, kind: str, _namespace: str, _selector: str = "") -> list[dict[str, Any]]:
         if self.refusing:
@@ -60,6 +78,14 @@ class Cluster:
 
     def delete(self, kind: str, _namespace: str, name: str) -> None:
         self.objects.pop((kind.lower(), name), None)
+
+    def _count(self, deployment: dict[str, Any], manager: str) -> None:
+        count = deployment["spec"].get("replicas")
+        if count is None:
+            self.holders.pop(manager, None)
+        else:
+            self.holders = {each: held for each, held in self.holders.items() if held == count} | {manager: count}
+        self.counts.append(next(iter(self.holders.values()), 1))
 
     @property
     def image(self) -> str:
@@ -71,8 +97,13 @@ class Cluster:
         if found["spec"]["template"]["spec"]["containers"][0]["image"] == "bad":
             conditions = [{"type": "Progressing", "status": "False", "message": "its pods don't start"}]
             return {**found, "status": {"replicas": 2, "conditions": conditions}}
-        count = self.objects["horizontalpodautoscaler", "kgents-api"]["spec"]["minReplicas"]
-        return {**found, "status": {"replicas": count, "updatedReplicas": count, "availableReplicas": count}}
+        count = max(self.counts[-1], self.objects["horizontalpodautoscaler", "kgents-api"]["spec"]["minReplicas"])
+        spec = {**found["spec"], "replicas": count}
+        return {
+            **found,
+            "spec": spec,
+            "status": dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), count),
+        }
 
 
 @pytest.fixture
@@ -130,6 +161,23 @@ def test_a_record_that_can_not_be_read_stops_it_before_anything_is_changed(
     with pytest.raises(Failed, match="Nothing was changed"):
         deploy(cluster, release("better"))
     assert cluster.image == "good"
+
+
+def test_an_autoscaler_takes_over_as_many_replicas_as_there_are(cluster: Cluster) -> None:
+    deploy(cluster, release("good", replicas=3))
+    assert Rollout(cluster, Plan.of(release("good")), seconds=2, say=print).check() == "3"  # type: ignore[arg-type]
+    deploy(cluster, release("good"))
+    deploy(cluster, release("better"))
+    assert set(cluster.counts) == {3}
+
+
+def test_going_back_to_an_autoscaler_keeps_as_many_replicas_as_there_are(cluster: Cluster) -> None:
+    deploy(cluster, release("good", replicas=2))
+    deploy(cluster, release("good"))
+    with pytest.raises(Failed, match="What was deployed before is back"):
+        deploy(cluster, release("bad", replicas=4))
+    assert cluster.counts[-1] == 4
+    assert 1 not in cluster.counts
 
 
 def test_namespaces_that_were_made_before_the_cluster_refused_are_named(cluster: Cluster) -> None:
