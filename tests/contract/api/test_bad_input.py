@@ -78,6 +78,11 @@ class TestBodies:
 
         refused(tenant.http.post(path, content=body, headers=JSON), 400, "too-deep")
 
+    def test_quotes_that_never_close_take_no_longer_than_others(self, tenant, path):
+        body = b"[]" * 65 + b'"\\' * 400_000
+
+        refused(tenant.http.post(path, content=body, headers=JSON), 400, "invalid-json")
+
     def test_a_body_over_the_limit_is_refused_before_it_is_read(self, tenant, path):
         request = head(tenant, path, "Content-Type: application/json", f"Content-Length: {LIMIT + 1}")
 
