@@ -38,6 +38,8 @@ def groups(times: Times) -> dict[str, list[Rule]]:
 def _processes(times: Times) -> list[Rule]:
     up = 'count by (namespace) (kgents_build_info{{process="{kind}"}})'
     gone = 'count by (namespace) (last_over_time(kgents_build_info{{process="{kind}"}}[{day}])) unless ' + up
+    alone = "{metric} == 0 and on (namespace) max by (namespace) ({metric}) == 1"
+    reached = ("kgents_bus_connected", "kgents_meter_connected")
     return [
         _alert(
             f"Kgents{kind.capitalize()}Absent",
@@ -50,6 +52,15 @@ def _processes(times: Times) -> list[Rule]:
         for kind, why in (
             ("api", "Nothing is served."),
             ("worker", "Background runs stand still, and usage stays in the outbox. Requests are served."),
+        )
+    ] + [
+        _alert(
+            "KgentsProcessCutOff",
+            " or ".join(alone.format(metric=metric) for metric in reached),
+            times("5m"),
+            TICKET,
+            "{{ $labels.instance }} of {{ $labels.namespace }} does not reach the bus or the meter; others do",
+            "It does part of its work only. What its requests used is kept in the database, and others send it.",
         )
     ]
 

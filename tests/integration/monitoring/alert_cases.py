@@ -89,6 +89,11 @@ def _throttled(held: str) -> Series:
     }
 
 
+def _pair(metric: str, one: str, other: str) -> Series:
+    """Of two processes."""
+    return _one(metric, one, instance="a:9464") | _one(metric, other, instance="b:9464")
+
+
 def _queue(size: int) -> Series:
     of = {"namespace": "kgents-logs", "pod": "collector-1"}
     return {
@@ -174,6 +179,27 @@ CASES = [
         False,
         _one("kgents_reconcile_last_success_timestamp_seconds", "0+60x200"),
         "120m",
+    ),
+    Case(
+        "KgentsProcessCutOff", "ticket", "one of two from the bus", True, _pair("kgents_bus_connected", "0x90", "1x90")
+    ),
+    Case(
+        "KgentsProcessCutOff",
+        "ticket",
+        "one of two from the meter",
+        True,
+        _pair("kgents_meter_connected", "1x90", "0x90"),
+    ),
+    Case(
+        "KgentsProcessCutOff",
+        "ticket",
+        "the bus is away from all",
+        False,
+        _pair("kgents_bus_connected", "0x90", "0x90"),
+    ),
+    Case("KgentsProcessCutOff", "ticket", "none", False, _pair("kgents_bus_connected", "1x90", "1x90")),
+    Case(
+        "KgentsProcessCutOff", "ticket", "for a moment", False, _pair("kgents_bus_connected", "1x43 0x2 1x40", "1x90")
     ),
     Case("KgentsBusAway", "page", "no connection", True, _one("kgents_bus_connected", "0x90")),
     Case("KgentsBusAway", "page", "no stream answers", True, _servers(3, 0)),
