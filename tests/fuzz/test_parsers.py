@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +23,44 @@ CONTROL = "planted"
 TARGETS = sorted(
     path.stem for path in (Path(__file__).parent / "targets").glob("*.py") if path.stem not in ("__init__", CONTROL)
 )
+LENGTH = 32_768  # bytes, more than the fuzzer's: what takes time as their square takes seconds for them
+PATIENCE = 1.0  # seconds of CPU
+PARTS = (
+    *(
+        b"a",
+        b"1",
+        b" ",
+        b"\n",
+        b'"',
+        b"\\",
+        b'"\\',
+        b",",
+        b"[",
+        b"{",
+        b"[],",
+        b'{"a":',
+        b"data: x\n\n",
+        b"\r\n",
+        b"/",
+        b"%",
+    ),
+    *(
+        b"%41",
+        b".",
+        b"a.",
+        b"@",
+        b"://",
+        b"a://b:",
+        b"(",
+        b"1+",
+        b"=",
+        b"#",
+        b"\xff",
+        b"\xc3\xa9",
+        b"\\ud800",
+        b"Bearer ",
+    ),
+)
 Outcomes = dict[str, Future[Outcome]]
 needs_atheris = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
@@ -31,6 +71,27 @@ def test_the_parser_takes_or_refuses_its_seeds(target: str) -> None:
     assert module.SEEDS
     for data in module.SEEDS:
         module.check(data)
+
+
+def slow(check: Callable[[bytes], None], seeds: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, float]]:
+    """The seeds, and what was repeated after them, that took the parser too long, with the seconds that it took."""
+    for seed in seeds:
+        for part in PARTS:
+            began = time.process_time()
+            check(seed + part * (LENGTH // len(part)))
+            if (took := time.process_time() - began) > PATIENCE:
+                yield seed, part, took
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_parser_is_done_soon_with_what_is_long(target: str) -> None:
+    module = importlib.import_module(f"tests.fuzz.targets.{target}")
+    assert not list(slow(module.check, module.SEEDS))
+
+
+def test_a_parser_that_takes_time_as_the_square_of_its_input_is_found() -> None:
+    strings = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+    assert any(slow(lambda data: strings.sub(b"", data) and None, [b""]))
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ FEW = 8  # lines in that time that are written at once
 MOST_WAITING = 256  # lines
 _SECRET_NAMES = re.compile(r"authorization|api_?key|token$|password|pepper|secret|cookie", re.IGNORECASE)
 _SECRETS = re.compile(
-    r"kg_[0-9a-z]{16}_[0-9A-Za-z]+|\bsk-[A-Za-z0-9_-]{8,}|\b(?:[rs]k_(?:test|live)|whsec)_[A-Za-z0-9_]+"
+    r"kg_[0-9a-z]{16}_(?:(?!kg_)[0-9A-Za-z])+|\bsk-[A-Za-z0-9_-]{8,}|\b(?:[rs]k_(?:test|live)|whsec)_[A-Za-z0-9_]+"
     r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]+|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
 )
 _clock = SystemClock()
