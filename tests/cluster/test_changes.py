@@ -101,14 +101,16 @@ def test_the_autoscaler_takes_over_the_pods_that_there_are(installation: Install
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "kgents-api"},
-        "spec": {"replicas": 2},
+        "spec": {"replicas": 3},  # another number than an autoscaler before it has set
     }
     done = installation.deploy(without, fixed)
     assert done.returncode == 0, done.stderr
+    assert len(installation.pods("kgents", "api")) == 3
     with steady(installation, tmp_path / "history", "the autoscaler takes over") as load:
         before = installation.pods("kgents", "api")
         done = installation.deploy()
         after = installation.pods("kgents", "api")
+    installation.cluster.kubectl("scale", "deployment/kgents-api", f"-n{NAMESPACE}", "--replicas=2")  # as it was
     assert done.returncode == 0, done.stderr
     assert sorted(after) == sorted(before)
     assert not load.failed, told(load.failed)

@@ -39,14 +39,13 @@ class Kubectl:
         """The objects of an overlay."""
         return _documents(self._run("kustomize", str(overlay), cluster=False))
 
-    def apply(self, objects: Sequence[Object], *, dry_run: bool = False, manager: str = MANAGER) -> None:
-        """Apply objects as ours, or as another manager's; with `dry_run` only have the cluster check them."""
-        more = ["--dry-run=server"] if dry_run else []
-        self._run(
-            *("apply", "--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename=-"),
-            *more,
-            given=_list(objects),
-        )
+    def apply(self, objects: Sequence[Object], *, dry_run: bool = False) -> None:
+        """Apply objects as ours; with `dry_run` only have the cluster check them."""
+        self._run(*_apply(MANAGER), *(["--dry-run=server"] if dry_run else []), given=_list(objects))
+
+    def hold(self, part: Object, manager: str) -> None:
+        """Have another manager hold, too, what `part` has of an object that is there."""
+        self._run(*_apply(manager), "--validate=false", given=json.dumps(part))  # on its own it is not whole
 
     def diff(self, objects: Sequence[Object]) -> str:
         """What applying them would change, as a unified diff; empty where nothing would."""
@@ -159,6 +158,10 @@ class Kubectl:
                 code="no-kubectl",
             )
         return [program, *([f"--context={self.context}"] if self.context and cluster else []), *arguments]
+
+
+def _apply(manager: str) -> Sequence[str]:
+    return "apply", "--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename=-"
 
 
 def _list(objects: Sequence[Object]) -> str:

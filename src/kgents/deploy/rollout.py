@@ -29,7 +29,8 @@ AWAY = 60.0  # seconds for which the cluster may not answer while it is looked a
 _HOLDING = ("Job", "PersistentVolumeClaim", "Secret")
 _AWAITED = ("StatefulSet", "Job", "Deployment", "DaemonSet")
 _SCALED = ("StatefulSet", "Deployment")
-SCALER = "kgents-autoscaling"
+_SCALER = "HorizontalPodAutoscaler"
+COUNTER = "kgents-autoscaling"
 """The field manager that holds a number of replicas until the autoscaler sets it."""
 
 
@@ -68,7 +69,7 @@ class Rollout:
             ) from None
         earlier = self._earlier()
         try:
-            self._go(wait=wait)
+            self._go(earlier or [], wait=wait)
         except (Refused, Failed) as error:
             raise self._back(earlier, error.detail) from None
         try:
@@ -91,7 +92,7 @@ class Rollout:
             made.append(name_of(each))
         return made
 
-    def _go(self, *, wait: bool) -> None:
+    def _go(self, earlier: Objects, *, wait: bool) -> None:
         plan = self._plan
         self._apply(plan.settings)
         self._apply(plan.stores)
@@ -101,6 +102,7 @@ class Rollout:
             self._kubectl.delete("job", space_of(job), job["metadata"]["name"])
             self._apply([job])
             self._await([job], plan.least)
+        self._remove_autoscalers(earlier, plan.everything)
         self._apply(plan.services)
         if wait:
             self._await(plan.services, plan.least)
@@ -122,7 +124,7 @@ class Rollout:
         if (count := self._left(each)) is not None:
             meta = {key: each["metadata"][key] for key in ("name", "namespace")}
             held = {"apiVersion": each["apiVersion"], "kind": each["kind"], "metadata": meta}
-            self._kubectl.apply([{**held, "spec": {"replicas": count}}], manager=SCALER)
+            self._kubectl.hold({**held, "spec": {"replicas": count}}, COUNTER)
 
     def _counted(self, each: dict[str, Any]) -> dict[str, Any]:
         """An object as it will be once its replicas are handed over."""
@@ -217,6 +219,7 @@ class Rollout:
         self._say("going back to what was deployed before")
         plan = Plan.of(earlier)
         try:
+            self._remove_autoscalers(self._plan.everything, earlier)
             self._apply([*plan.settings, *plan.stores, *plan.services])
             self._remove(self._plan.everything, earlier)
             self._await([*plan.stores, *plan.services], plan.least)
@@ -225,11 +228,20 @@ class Rollout:
         return Failed(f"{why}. What was deployed before is back.", code="rollout")
 
     def _remove(self, before: Objects, now: Objects) -> None:
-        """Delete what was deployed and no longer is; what holds data stays."""
-        kept = {(each["kind"], space_of(each), each["metadata"]["name"]) for each in now}
-        for each in before:
+        """Delete what was deployed and no longer is; what holds data stays, and autoscalers are gone already."""
+        self._delete([each for each in before if each["kind"] not in (*_HOLDING, _SCALER)], now)
+
+    def _remove_autoscalers(self, before: Objects, now: Objects) -> None:
+        """Delete the autoscalers that are no longer deployed: before their workloads get a number of replicas that they
+        would change.
+        """
+        self._delete([each for each in before if each["kind"] == _SCALER], now)
+
+    def _delete(self, objects: Objects, but: Objects) -> None:
+        kept = {(each["kind"], space_of(each), each["metadata"]["name"]) for each in but}
+        for each in objects:
             kind, space, name = each["kind"], space_of(each), each["metadata"]["name"]
-            if (kind, space, name) not in kept and kind not in _HOLDING and space:
+            if (kind, space, name) not in kept and space:
                 self._kubectl.delete(kind, space, name)
                 self._say(f"{name_of(each)}: removed")
 

@@ -47,16 +47,18 @@ class Cluster:
         self.refusing = 0
         self.refused_kinds: tuple[str, ...] = ()
 
-    def apply(self, objects: list[dict[str, Any]], *, dry_run: bool = False, manager: str = MANAGER) -> None:
+    def apply(self, objects: list[dict[str, Any]], *, dry_run: bool = False) -> None:
         for each in objects:
             if each["kind"] in self.refused_kinds:
                 raise Refused("too large", code="cluster")
             if dry_run:
                 continue
             if each["kind"] == "Deployment":
-                self._count(each, manager)
-            if manager == MANAGER:
-                self.objects[each["kind"].lower(), each["metadata"]["name"]] = copy.deepcopy(each)
+                self._count(each, MANAGER)
+            self.objects[each["kind"].lower(), each["metadata"]["name"]] = copy.deepcopy(each)
+
+    def hold(self, part: dict[str, Any], manager: str) -> None:
+        self._count(part, manager)
 
     def diff(self, objects: list[dict[str, Any]]) -> str:
         """The number of replicas that there would be, of those who say one."""
