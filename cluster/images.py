@@ -88,19 +88,20 @@ def again() -> Path:
 
 
 def _key() -> str:
-    """What the images are made of."""
+    """What the images are made of, and when that was committed, which scripts/image puts into them."""
     digest = hashlib.sha256()
-    kept = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", *_INPUTS],
-        cwd=_PROJECT,
-        capture_output=True,
-        check=True,
-    )
-    for name in sorted(kept.stdout.decode().split("\0")):
+    digest.update(_git("log", "-1", "--format=%ct"))
+    kept = _git("ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in sorted(kept.decode().split("\0")):
         path = _PROJECT / name
         if path.is_file():
             digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _git(*arguments: str) -> bytes:
+    """What git says of the inputs."""
+    return subprocess.run(["git", *arguments, "--", *_INPUTS], cwd=_PROJECT, capture_output=True, check=True).stdout
 
 
 def make_base() -> None:
