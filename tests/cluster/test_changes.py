@@ -26,10 +26,10 @@ COMMAND = "tests/cluster/test_changes.py"
 
 
 @contextmanager
-def steady(installation: Installation, history: Path, what: str) -> Iterator[Steady]:
+def steady(installation: Installation, history: Path, what: str, rate: float = RATE) -> Iterator[Steady]:
     """The load, with some of it before and after what is done within; then the history is checked."""
     with tenant_of(installation) as tenant:
-        with Steady(installation.url, tenant.key, history, rate=RATE) as load:
+        with Steady(installation.url, tenant.key, history, rate=rate) as load:
             wait_until(lambda: load.sent >= BEFORE, seconds=30)
             yield load
             ready(installation)
