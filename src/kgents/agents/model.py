@@ -133,6 +133,11 @@ class Run(NamedTuple):
         """Whether the run has reached its last status."""
         return self.status in FINISHED
 
+    @property
+    def erased(self) -> bool:
+        """Whether what it was asked and what it said were deleted; its usage stays."""
+        return "messages" not in self.input
+
 
 def without_secrets(tool: dict[str, Any]) -> dict[str, Any]:
     """A tool as its owner may see it: the values of headers are never shown."""

@@ -117,7 +117,7 @@ async def _context(call: Call, ask: Ask) -> tuple[str, list[ModelMessage]]:
             return agent_id, runs.earlier_of_session(connection, call.tenant_id, probe)
         assert ask.previous_run_id is not None
         previous = runs.get(connection, call.tenant_id, ask.previous_run_id)
-        if previous.kind != "response" or "messages" not in previous.input or not overrides_of(previous.input).store:
+        if previous.kind != "response" or previous.erased or not overrides_of(previous.input).store:
             raise NotFound(
                 f"There is no response of the run {ask.previous_run_id!r} to follow on from: there never was, it was "
                 "deleted, or it was made with `store` false."

@@ -99,6 +99,18 @@ class TestSessions:
         assert tenant.balance() == used
         assert tenant.http.get(f"/v1/runs/{run['id']}").status_code == 200
 
+    def test_what_a_deleted_session_said_is_in_no_event(self, tenant):
+        path, session = "/v1/sessions", tenant.session()
+        streamed = tenant.http.post(f"{path}/{session}/runs", json={"input": "hello", "mode": "stream"})
+        run_id = streamed.headers["X-Run-Id"]
+        assert "hello" in tenant.http.get(f"/v1/runs/{run_id}/events").text
+
+        tenant.http.delete(f"{path}/{session}").raise_for_status()
+
+        told = tenant.http.get(f"/v1/runs/{run_id}/events").text
+        assert told.count("data:") == 1
+        assert "hello" not in told
+
     def test_a_busy_session_takes_no_other_run_and_is_not_deleted(self, tenant):
         run_id = start(tenant, SLOW)
         session = tenant.http.get(f"/v1/runs/{run_id}").json()["session_id"]

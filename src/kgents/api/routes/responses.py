@@ -131,7 +131,7 @@ def _find(connection: Connection, call: Call, response_id: str) -> tuple[Run, st
         run = runs.get(connection, call.tenant_id, run_id_of(response_id))
     except NotFound:
         raise missing from None
-    if run.kind != "response" or "messages" not in run.input:
+    if run.kind != "response" or run.erased:
         raise missing
     try:
         return run, service.get_agent(connection, call.tenant_id, run.agent_id).name

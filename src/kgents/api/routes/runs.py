@@ -253,7 +253,7 @@ async def stream_run_events(
     run = await read(call, lambda connection: runs.get(connection, call.tenant_id, run_id))
     if run.finished and after >= (run.last_event or 1):
         return Response(status_code=204)  # an EventSource connects again after anything else (WHATWG HTML, 9.2.3)
-    return sse.EventStream(_follow(call, run, after))
+    return sse.EventStream(_only_end(run) if run.erased else _follow(call, run, after))
 
 
 def parse_event_id(value: str | None) -> int:
@@ -275,8 +275,7 @@ def encode(event: RunEvent) -> bytes:
 async def _stream(launched: Launched) -> AsyncIterator[bytes]:
     run = launched.run
     if not (launched.execution and launched.channel):
-        type_, data = end_event_of(run)
-        yield encode(RunEvent(run.last_event or 1, type_, data))
+        yield _end(run)
         return
     ended = False
     async with aclosing(live(launched.channel)) as events:
@@ -289,8 +288,17 @@ async def _stream(launched: Launched) -> AsyncIterator[bytes]:
         except KgentsError:
             yield sse.retry()
             return
-        type_, data = end_event_of(run)
-        yield encode(RunEvent(run.last_event or 1, type_, data))
+        yield _end(run)
+
+
+def _end(run: Run) -> bytes:
+    type_, data = end_event_of(run)
+    return encode(RunEvent(run.last_event or 1, type_, data))
+
+
+async def _only_end(run: Run) -> AsyncIterator[bytes]:
+    """The end of a run whose text was deleted: the bus still has that for a day."""
+    yield _end(run)
 
 
 async def _follow(call: Call, run: Run, after: int) -> AsyncIterator[bytes]:
