@@ -34,6 +34,7 @@ REQUEST_ID = "kgents.request_id"
 GONE = "kgents.gone"
 """In the scope of a request whose connection has ended."""
 BODY_TIMEOUT = 30.0  # seconds for a client to send its body
+MOST_CONTAINERS = 32_768  # of JSON, in a body
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # one level deeper, and one less, as signed bytes
 _MEANINGLESS = bytes(set(range(256)) - set(b'[{]}"'))
@@ -291,7 +292,7 @@ class _Exchange:
         finally:
             timer.stop()
         body = b"".join(chunks)
-        check_depth(body, self._services.settings.max_json_depth)
+        check_structure(body, self._services.settings.max_json_depth)
         return body
 
     def _replay(self, body: bytes) -> Receive:
@@ -349,13 +350,17 @@ def too_large(limit: int) -> TooLarge:
     )
 
 
-def check_depth(body: bytes, limit: int) -> None:
-    """Raise InvalidRequest when JSON nests deeper than `limit`. Linear in the body, whatever is in it."""
-    if body.count(b"[") + body.count(b"{") <= limit:
+def check_structure(body: bytes, max_depth: int) -> None:
+    """Raise InvalidRequest when JSON nests deeper than `max_depth`, or has more than MOST_CONTAINERS objects and lists:
+    an empty one takes thirty times as much memory as its two characters. Linear in the body, whatever is in it.
+    """
+    if body.count(b"[") + body.count(b"{") <= max_depth:
         return
     # Without escapes, what is between two quotes is a string; two quotes side by side change nothing of what is in one.
     unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = unescaped.translate(_STEPS, _MEANINGLESS).replace(b'""', b"")
-    steps = memoryview(b"".join(marks.split(b'"')[::2])).cast("b")
-    if max(accumulate(steps), default=0) > limit:
-        raise InvalidRequest(f"The JSON nests deeper than {limit} levels.", code="too-deep")
+    steps = b"".join(marks.split(b'"')[::2])
+    if max(accumulate(memoryview(steps).cast("b")), default=0) > max_depth:
+        raise InvalidRequest(f"The JSON nests deeper than {max_depth} levels.", code="too-deep")
+    if steps.count(1) > MOST_CONTAINERS:
+        raise InvalidRequest(f"The JSON has more than {MOST_CONTAINERS:,} objects and lists.", code="too-many-values")

@@ -64,9 +64,9 @@ class ChatMessage(Body):
     """A message of the conversation. Which fields it needs depends on its role."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart | ImagePart], Field(max_length=256)] | None = None
+    content: str | Annotated[list[TextPart | ImagePart], Field(fail_fast=True, max_length=256)] | None = None
     name: str | None = None
-    tool_calls: Annotated[list[AssistantToolCall], Field(max_length=128)] | None = None
+    tool_calls: Annotated[list[AssistantToolCall], Field(fail_fast=True, max_length=128)] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None

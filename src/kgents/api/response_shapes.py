@@ -51,7 +51,7 @@ class InputMessage(Body):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | Annotated[list[InputText | InputImage], Field(max_length=256)]
+    content: str | Annotated[list[InputText | InputImage], Field(fail_fast=True, max_length=256)]
 
 
 class InputFunctionCall(Body):
@@ -72,7 +72,7 @@ class InputFunctionOutput(Body):
 
     type: Literal["function_call_output"]
     call_id: Annotated[str, Field(min_length=1, max_length=128)]
-    output: str | list[InputText]
+    output: str | Annotated[list[InputText], Field(fail_fast=True)]
 
 
 InputItem = InputMessage | InputFunctionCall | InputFunctionOutput
@@ -120,7 +120,8 @@ class ResponsesRequest(Body):
         | None
     ) = None
     input: Annotated[
-        Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1, max_length=2048)],
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[InputItem], Field(fail_fast=True, min_length=1, max_length=2048)],
         Field(examples=["Hello"]),
     ]
     instructions: Annotated[str, Field(max_length=100_000)] | None = None
@@ -132,13 +133,13 @@ class ResponsesRequest(Body):
     max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=128)] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     metadata: dict[str, str] | None = None
     user: str | None = None
-    include: list[str] | None = None
+    include: Annotated[list[str], Field(fail_fast=True)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     reasoning: dict[str, Any] | None = None
     service_tier: str | None = None

@@ -78,6 +78,11 @@ class TestBodies:
 
         refused(tenant.http.post(path, content=body, headers=JSON), 400, "too-deep")
 
+    def test_more_objects_and_lists_than_any_request_has_are_refused(self, tenant, path):
+        body = b'{"metadata":[' + b"[]," * 40_000 + b"1]}"
+
+        refused(tenant.http.post(path, content=body, headers=JSON), 400, "too-many-values")
+
     def test_quotes_that_never_close_take_no_longer_than_others(self, tenant, path):
         body = b"[]" * 65 + b'"\\' * 400_000
 
@@ -95,6 +100,15 @@ class TestBodies:
         request = head(tenant, path, *lines) + f"{LIMIT + 1:x}\r\n".encode() + b" " * (LIMIT + 1)
 
         refused(exchange(tenant.up.url, request), 413, "too-large")  # the body has not ended
+
+
+def test_of_a_list_the_first_wrong_item_is_told(tenant):
+    messages = [{"role": "user", "content": [{}] * 100}] * 100  # each error takes a KB of memory
+
+    answer = tenant.http.post(f"/v1/sessions/{tenant.session()}/runs", json={"input": messages})
+
+    assert answer.status_code == 422
+    assert not [item for item in answer.json()["errors"] if ".1." in item["field"]]
 
 
 def test_a_body_at_the_limit_is_accepted(tenant):

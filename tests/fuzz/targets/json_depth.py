@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from kgents.api.edge import check_depth
+from kgents.api.edge import check_structure
 from kgents.errors import InvalidRequest
 
 LIMIT = 8
@@ -24,7 +24,7 @@ SEEDS = [
 def check(data: bytes) -> None:
     """A body."""
     try:
-        check_depth(data, LIMIT)
+        check_structure(data, LIMIT)
         refused = False
     except InvalidRequest:
         refused = True

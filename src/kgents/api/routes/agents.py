@@ -83,7 +83,7 @@ Instructions = Annotated[str, Field(max_length=100_000)]
 Description = Annotated[str, Field(max_length=4096)]
 Tools = Annotated[
     list[Annotated[BuiltinTool | McpTool, Field(discriminator="type")]],
-    Field(max_length=32),
+    Field(fail_fast=True, max_length=32),
 ]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 

@@ -43,7 +43,7 @@ class ApiKeyRequest(Body):
     """A key to create: with the scopes, or those of the role; never more than the caller's own key has."""
 
     name: Name
-    scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=32)] | None = None
+    scopes: Annotated[list[ScopeName], Field(fail_fast=True, min_length=1, max_length=32)] | None = None
     role: Literal["owner", "developer", "viewer"] | None = None
     expires_at: Annotated[Time | None, Field(description="RFC 3339, with an offset.")] = None
 

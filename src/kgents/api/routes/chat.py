@@ -43,7 +43,7 @@ class ChatRequest(Body):
     model: Annotated[str, Field(min_length=1, max_length=128, description="The agent's name or id.", examples=["echo"])]
     messages: Annotated[
         list[ChatMessage],
-        Field(min_length=1, max_length=2048, examples=[[{"role": "user", "content": "Hello"}]]),
+        Field(fail_fast=True, min_length=1, max_length=2048, examples=[[{"role": "user", "content": "Hello"}]]),
     ]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -51,10 +51,10 @@ class ChatRequest(Body):
     max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True, max_length=16)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Literal[1] | None = None
-    tools: Annotated[list[ChatTool], Field(max_length=128)] | None = None
+    tools: Annotated[list[ChatTool], Field(fail_fast=True, max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

@@ -36,7 +36,8 @@ class RunRequest(Body):
     """What to ask of the session's agent."""
 
     input: Annotated[
-        Annotated[str, Field(min_length=1)] | Annotated[list[ChatMessage], Field(min_length=1, max_length=256)],
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=256)],
         Field(examples=["Hello"]),
     ]
     mode: Annotated[
