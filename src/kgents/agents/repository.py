@@ -393,8 +393,9 @@ def run_by_id(connection: Connection, tenant_id: str, run_id: str) -> Run | None
 def list_runs(
     connection: Connection, tenant_id: str, after: str, limit: int, *, session_id: str = "", status: str = ""
 ) -> list[Run]:
-    """Runs, newest first, before the given id."""
-    statement = sa.select(runs).where(runs.c.tenant_id == tenant_id)
+    """Runs, newest first, before the given id; without what they were asked, which may be large."""
+    columns = [column for column in runs.c if column is not runs.c.input]
+    statement = sa.select(*columns, sa.literal("{}").label("input")).where(runs.c.tenant_id == tenant_id)
     if after:
         statement = statement.where(runs.c.run_id < after)
     if session_id:
@@ -448,12 +449,18 @@ def steps_of(connection: Connection, tenant_id: str, run_id: str) -> list[str]:
     )
 
 
-def session_messages(connection: Connection, tenant_id: str, session_id: str) -> list[RowMapping]:
-    """A session's messages in order: rows of run_id, position, message (JSON text) and created_at."""
+def session_messages(
+    connection: Connection, tenant_id: str, session_id: str, after: tuple[str, int] = ("", 0), limit: int | None = None
+) -> list[RowMapping]:
+    """A session's messages in order, `after` a run's at a position: rows of run_id, position, message (JSON text) and
+    created_at.
+    """
+    place = sa.tuple_(messages.c.run_id, messages.c.position)
     statement = (
         sa.select(messages.c.run_id, messages.c.position, messages.c.message, messages.c.created_at)
-        .where(messages.c.tenant_id == tenant_id, messages.c.session_id == session_id)
+        .where(messages.c.tenant_id == tenant_id, messages.c.session_id == session_id, place > after)
         .order_by(messages.c.run_id, messages.c.position)
+        .limit(limit)
     )
     return list(connection.execute(statement).mappings())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +13,8 @@ from kgents.agents.model import Agent, AgentDefinition, Session
 from kgents.errors import Conflict, NotFound
 from kgents.ids import is_id, new_id
 from kgents.store import changes
+
+MESSAGES = 50  # that are read at a time: each may be nearly as large as a request's body
 
 
 def create_agent(connection: Connection, tenant_id: str, name: str, definition: AgentDefinition, now: int) -> Agent:
@@ -125,12 +127,15 @@ def list_sessions(connection: Connection, tenant_id: str, after: str, limit: int
     return repository.list_sessions(connection, tenant_id, after, limit, agent_id)
 
 
-def session_messages(connection: Connection, tenant_id: str, session_id: str) -> list[RowMapping]:
-    """What was said in a session, in order: rows of run_id, position, message (JSON text) and created_at. Raises
-    NotFound.
+def session_messages(connection: Connection, tenant_id: str, session_id: str, run_id: str) -> Iterator[RowMapping]:
+    """What was said in a session from a run on, in order: rows of run_id, position, message (JSON text) and
+    created_at, read a few at a time. Raises NotFound.
     """
     get_session(connection, tenant_id, session_id)
-    return repository.session_messages(connection, tenant_id, session_id)
+    after = (run_id, -1)
+    while rows := repository.session_messages(connection, tenant_id, session_id, after, MESSAGES):
+        yield from rows
+        after = (rows[-1]["run_id"], rows[-1]["position"])
 
 
 def delete_session(connection: Connection, tenant_id: str, session_id: str, now: int) -> Session:

@@ -87,6 +87,18 @@ class TestSessions:
         assert [page["data"][0]["role"] for page in (first, rest)] == ["user", "assistant"]
         assert (first["has_more"], rest["has_more"]) == (True, False)
 
+    def test_every_page_of_many_messages_is_told(self, tenant):
+        path, said = f"/v1/sessions/{tenant.session()}", [f"number {number}" for number in range(130)]
+        given = [{"role": "user", "content": text} for text in said]
+        tenant.http.post(f"{path}/runs", json={"input": given}).raise_for_status()
+
+        told, after = [], ""
+        while page := tenant.http.get(f"{path}/messages", params={"limit": 60, "after": after}).json()["data"]:
+            told += [message["content"] for message in page]
+            after = page[-1]["id"]
+
+        assert told[:-1] == said
+
     def test_a_deleted_session_is_gone_and_its_usage_stays(self, tenant):
         run = tenant.run("hello")
         used = tenant.balance()

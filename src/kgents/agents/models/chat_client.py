@@ -258,19 +258,27 @@ async def pieces_of(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
 
 
 async def events_of(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """The data of each server-sent event (WHATWG HTML, 9.2.6), without those that have none."""
-    rest = b""
+    """The data of each server-sent event (WHATWG HTML, 9.2.6), without those that have none. Raises ClientPayloadError
+    for an event that is larger than any is.
+    """
+    begun: list[bytes] = []  # of a line; joined once it has ended, since it may come a byte at a time
     data: list[bytes] = []
+    size = 0  # of the event so far, line ends included
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            line = line.removesuffix(b"\r")
+        first, *more = piece.split(b"\n")
+        begun.append(first)
+        size += len(piece)
+        for start in more:
+            line = b"".join(begun).removesuffix(b"\r")
+            begun = [start]
             if line.startswith(b"data:"):
                 data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                yield b"\n".join(data)
-                data.clear()
-        if len(rest) + sum(map(len, data)) > MAX_EVENT:
+            elif not line:
+                if data:
+                    yield b"\n".join(data)
+                    data.clear()
+                size = len(piece)
+        if size > MAX_EVENT:
             raise aiohttp.ClientPayloadError("an event of the stream is too long")
     if data:
         yield b"\n".join(data)

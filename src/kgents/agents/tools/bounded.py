@@ -24,6 +24,8 @@ class BoundedStream(httpx2.AsyncByteStream):
                 yield self._counted(data)
                 continue
             while data:
+                if self._inflate.eof:
+                    return  # zlib would keep whatever follows, and copy all of it with each piece
                 try:
                     piece = self._inflate.decompress(data, _PIECE)
                 except zlib.error as error:

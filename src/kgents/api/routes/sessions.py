@@ -149,7 +149,7 @@ async def list_messages(
 
     def unit(connection: Connection) -> list[MessageDocument]:
         shown: list[MessageDocument] = []
-        for row in service.session_messages(connection, call.tenant_id, session_id):
+        for row in service.session_messages(connection, call.tenant_id, session_id, after.partition(":")[0]):
             for index, message in enumerate(public_messages(load_message(row["message"]))):
                 id_ = f"{row['run_id']}:{row['position']:04d}:{index:04d}"
                 if id_ > after:
