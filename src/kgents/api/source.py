@@ -28,18 +28,21 @@ class Proxies:
         """The address of a request's client; "" where it can't be told.
 
         It is the peer's, unless that is a trusted proxy: then the last address in `forwarded` (X-Forwarded-For) that is
-        no trusted proxy's itself. What stands before it was written by the client, who may write anything.
+        no trusted proxy's itself. What stands before it was written by the client, who may write anything: what is no
+        address there takes nothing from those that the proxies have written.
         """
         address = _address(peer)
         if address is None or not self._trusts(address):
             return peer
+        client = ""
         for text in reversed((forwarded or b"").decode("latin-1").split(",")):
             address = _address(text.strip())
             if address is None:
-                return ""
+                break
+            client = str(address)
             if not self._trusts(address):
-                return str(address)
-        return str(address)
+                break
+        return client
 
     def _trusts(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._networks)

@@ -25,9 +25,13 @@ MASK = "***"
 WAIT = 0.1  # seconds: that often the lines of requests are written together, while there are many
 FEW = 8  # lines in that time that are written at once
 MOST_WAITING = 256  # lines
-_SECRET_NAMES = re.compile(r"authorization|api_?key|token$|password|pepper|secret|cookie", re.IGNORECASE)
+_SECRET_NAMES = re.compile(
+    r"authorization|api[-_]?key|token$|password|passwd|pwd$|pepper|secret|cookie|credential|private_?key|^dsn$",
+    re.IGNORECASE,
+)
 _SECRETS = re.compile(
     r"kg_[0-9a-z]{16}_(?:(?!kg_)[0-9A-Za-z])+|\bsk-[A-Za-z0-9_-]{8,}|\b(?:[rs]k_(?:test|live)|whsec)_[A-Za-z0-9_]+"
+    r"|\bAIza[A-Za-z0-9_-]{20,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}|\b(?:gh[pousr]|hf|gsk|xai)[-_][A-Za-z0-9_-]{16,}"
     r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]+|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
 )
 _clock = SystemClock()

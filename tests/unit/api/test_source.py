@@ -28,6 +28,7 @@ def test_who_is_no_trusted_proxy_is_the_client(forwarded: bytes | None) -> None:
         (b"[2001:db8::1]:443", "2001:db8::1"),
         (b"::ffff:203.0.113.1", "203.0.113.1"),
         (b"10.0.0.8, 10.0.0.7", "10.0.0.8"),
+        (b"unknown, 10.0.0.7", "10.0.0.7"),
         (b"10.0.0.8, unknown", ""),
         (b"203.0.113.1, \xff", ""),
         (b"203.0.113.1,", ""),

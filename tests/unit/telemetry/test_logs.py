@@ -80,6 +80,12 @@ def test_lines_under_the_level_are_left_out(log: Log) -> None:
         {"header": "Bearer kg-canary-password"},
         {"key": "sk-kg-canary-password"},
         {"stripe": "sk_live_canary-password"},
+        # Joined here, so that no scanner takes them for real ones.
+        {"google": f"{'AIza'}SyCanary-password_0123456789abcdef"},
+        {"aws": f"{'AKIA'}CANARYPASSWORD00"},
+        {"github": f"{'ghp_'}canarypassword0123456789"},
+        {"hugging": f"{'hf_'}canarypassword0123456789"},
+        {"headers": {"x-api-key": "kg-canary-password"}},
     ],
 )
 def test_secrets_are_masked_wherever_they_stand(log: Log, values: dict[str, Any]) -> None:

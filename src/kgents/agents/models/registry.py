@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic_ai.exceptions import ModelAPIError
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import ImageUrl, ModelMessage, ModelResponse, UserPromptPart
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
@@ -81,6 +81,12 @@ class ModelRegistry:
         """
         if model_name == MODEL_ID:
             return worst_case(messages, settings, parameters)
+        if self._configured(model_name)[1].kind == "google" and _has_image_urls(messages):
+            raise Unprocessable(
+                f"The model {model_name!r} takes images as data URLs only; others this server would have to fetch.",
+                code="model-unsupported",
+                param="image_url",
+            )
         try:
             _, prepared = self.resolve(model_name).prepare_request(settings, parameters)
         except Exception as error:
@@ -122,6 +128,19 @@ class ModelRegistry:
             "OpenAI-compatible server, and restart.",
             code="model-not-configured",
         )
+
+
+def _has_image_urls(messages: list[ModelMessage]) -> bool:
+    """Whether an image is to be fetched from where the caller says. For Gemini pydantic-ai does that in this process,
+    past agents/tools/egress.py; the others get the URL as it is.
+    """
+    return any(
+        isinstance(part, UserPromptPart)
+        and not isinstance(part.content, str)
+        and any(isinstance(item, ImageUrl) for item in part.content)
+        for message in messages
+        for part in message.parts
+    )
 
 
 class ProviderModel(WrapperModel):

@@ -9,7 +9,7 @@ import sys
 import httpx2
 import pytest
 from pydantic_ai.exceptions import ModelHTTPError, UserError
-from pydantic_ai.messages import ModelMessage, ModelRequest, UserPromptPart
+from pydantic_ai.messages import ImageUrl, ModelMessage, ModelRequest, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.output import OutputObjectDefinition
 
@@ -55,6 +55,17 @@ def test_a_refusal_says_what_is_configured_and_what_to_set() -> None:
 def test_a_provider_with_a_list_of_models_has_no_others() -> None:
     one = registry(ollama={"base_url": "http://127.0.0.1:11434/v1", "models": ["llama3", "qwen3"]})
     assert "ollama:llama3, ollama:qwen3" in refusal(one, "ollama:gpt-5").detail
+
+
+@pytest.mark.parametrize("kind", ["google", "openai", "anthropic"])
+def test_images_by_url_are_refused_where_this_process_would_fetch_them(kind: str) -> None:
+    asked: list[ModelMessage] = [ModelRequest([UserPromptPart(["what is it?", ImageUrl("https://example.com/a.png")])])]
+    of = registry(one={"kind": kind, "api_key": SECRET})
+    if kind == "google":
+        with pytest.raises(Unprocessable, match="data URLs only"):
+            of.estimate("one:model", asked, None, ModelRequestParameters())
+    else:
+        assert of.estimate("one:model", asked, None, ModelRequestParameters())
 
 
 def test_a_provider_without_a_key_is_refused() -> None:
