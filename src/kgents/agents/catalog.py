@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 
 from kgents.agents import service
 from kgents.agents.model import Agent
+from kgents.agents.repository import dump_definition
 from kgents.store.changes import Change
 from kgents.store.engine import Scope, Store
 
 MAX_AGENTS = 50_000
+MAX_BYTES = 32 * 1024 * 1024
+"""Of all definitions as JSON; in memory they take up to four times as much. One may be as large as a request's body."""
 
 
 class Catalog:
@@ -19,7 +22,8 @@ class Catalog:
     def __init__(self, store: Store, fresh: Callable[[], bool]) -> None:
         self._store = store
         self._fresh = fresh
-        self._agents: OrderedDict[tuple[str, str], Agent] = OrderedDict()
+        self._agents: OrderedDict[tuple[str, str], tuple[Agent, int]] = OrderedDict()  # each with its size
+        self._bytes = 0
         self._changes = 0
 
     async def get(self, tenant_id: str, agent: str) -> Agent:
@@ -29,21 +33,32 @@ class Catalog:
             found = self._agents.get(key)
             if found is not None:
                 self._agents.move_to_end(key)
-                return found
+                return found[0]
         changes = self._changes
-        found = await self._store.read(
+        read = await self._store.read(
             Scope.tenant(tenant_id), lambda connection: service.get_agent(connection, tenant_id, agent)
         )
         if changes == self._changes:  # else it may have been changed after it was read
-            self._agents[key] = found
-            if len(self._agents) > MAX_AGENTS:
-                self._agents.popitem(last=False)
-        return found
+            self._keep(key, read)
+        return read
+
+    def _keep(self, key: tuple[str, str], agent: Agent) -> None:
+        self._drop(key)
+        size = len(dump_definition(agent.definition))
+        self._agents[key] = agent, size
+        self._bytes += size
+        while len(self._agents) > MAX_AGENTS or self._bytes > MAX_BYTES:
+            self._drop(next(iter(self._agents)))
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        _, size = self._agents.pop(key, (None, 0))
+        self._bytes -= size
 
     def clear(self) -> None:
         """Forget all."""
         self._changes += 1
         self._agents.clear()
+        self._bytes = 0
 
     def apply(self, change: Change) -> None:
         """Forget an agent that was changed."""
@@ -53,4 +68,4 @@ class Catalog:
         """Forget a tenant's agents by their ids and names: who changes one in this process sees the change at once."""
         self._changes += 1
         for ref in refs:
-            self._agents.pop((tenant_id, ref), None)
+            self._drop((tenant_id, ref))

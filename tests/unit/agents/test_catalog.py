@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from kgents.agents import catalog as module
 from kgents.agents.catalog import Catalog
 from kgents.agents.model import Agent, AgentDefinition
 
@@ -16,10 +19,14 @@ class Reads:
 
     def __init__(self) -> None:
         self.version = 1
+        self.instructions = ""
+        self.count = 0
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def read(self, _scope: Any, _fn: Any) -> Agent:
-        found = Agent("agt_1", "ten_1", "clerk", self.version, AgentDefinition("kgents:echo"), 0, 0)
+        self.count += 1
+        definition = AgentDefinition("kgents:echo", self.instructions)
+        found = Agent("agt_1", "ten_1", "clerk", self.version, definition, 0, 0)
         self.meanwhile()
         return found
 
@@ -44,3 +51,31 @@ async def test_an_agent_is_read_once() -> None:
     await catalog.get("ten_1", "clerk")
     store.version = 2
     assert (await catalog.get("ten_1", "clerk")).version == 1
+
+
+async def test_of_large_agents_only_the_last_that_were_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
+    store = Reads()
+    store.instructions = "x" * 3_000
+    catalog = Catalog(store, lambda: True)  # type: ignore[arg-type]
+    for name in ("a", "b", "c", "d"):
+        await catalog.get("ten_1", name)
+    read = store.count
+    await catalog.get("ten_1", "d")
+    await catalog.get("ten_1", "a")
+    assert store.count == read + 1
+
+
+async def test_an_agent_that_is_forgotten_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
+    store = Reads()
+    store.instructions = "x" * 3_000
+    catalog = Catalog(store, lambda: True)  # type: ignore[arg-type]
+    for name in ("a", "b", "c", "d"):
+        await catalog.get("ten_1", name)
+        catalog.forget("ten_1", [name])
+    await catalog.get("ten_1", "e")
+    read = store.count
+    await catalog.get("ten_1", "f")
+    await catalog.get("ten_1", "e")
+    assert store.count == read + 1
