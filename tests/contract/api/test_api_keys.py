@@ -127,6 +127,25 @@ def test_a_revoked_key_stops_within_a_second(tenant):
     refused(answer, 409)
 
 
+def test_nobody_makes_or_rotates_a_key_that_outlives_theirs(tenant):
+    lasting = tenant.issue(role="viewer")
+    ends = datetime.now(UTC) + timedelta(minutes=1)
+    later = (ends + timedelta(seconds=1)).isoformat()
+    with tenant.client(role="owner", expires_at=ends.isoformat()) as http:
+        made = http.post("/v1/api-keys", json={"name": "k", "role": "viewer"}).json()
+        body = {"name": "k", "role": "viewer", "expires_at": later}
+        refused(http.post("/v1/api-keys", json=body), 403, "expiry-not-grantable")
+        refused(http.post(f"/v1/api-keys/{lasting['id']}/rotate", json={}), 403, "expiry-not-grantable")
+
+    assert datetime.fromisoformat(made["expires_at"]) == ends
+
+
+def test_nobody_revokes_a_key_that_may_do_more(tenant):
+    owner = tenant.issue(role="owner")
+    with tenant.client(scopes=["keys:write"]) as http:
+        refused(http.delete(f"/v1/api-keys/{owner['id']}"), 403, "key-not-revocable")
+
+
 def test_a_key_can_end_itself(tenant):
     issued = tenant.issue(role="owner")
     with tenant.up.client(issued["token"]) as http:
