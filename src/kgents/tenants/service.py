@@ -48,7 +48,8 @@ class TenantService:
         return Page(found[:limit], len(found) > limit)
 
     def update(self, connection: Connection, tenant_id: str, update: TenantUpdate, actor: Actor) -> Tenant:
-        """The tenant with what `update` changes of it. Suspending or deleting it stops its keys.
+        """The tenant with what `update` changes of it. Suspending or deleting it stops its keys,
+        and its queued runs when they are claimed.
 
         Raises NotFound, Unprocessable, and Conflict when the name is taken, when the tenant was deleted before, or
         for a new name or state of the platform's own tenant.
