@@ -16,7 +16,7 @@ from kgents.clock import SECOND
 from kgents.errors import Conflict, KgentsError, ModelFailed, NotFound
 from kgents.ids import is_id
 from kgents.store import outbox
-from kgents.store.tables import processes, runs
+from kgents.store.tables import processes, runs, tenants
 
 MAX_ATTEMPTS = 20
 UNFINISHED = repository.UNFINISHED
@@ -116,7 +116,8 @@ def claim(
 ) -> Claim | str:
     """Take a run for this process instance, at the next attempt. Otherwise says why not: `gone`, `finished`, `busy`
     (another process has it, and nobody has found that one dead), or `has-events` (it was begun, and goes on only where
-    its events so far can be read, which the caller has not seen). A run that has been tried too often ends as failed.
+    its events so far can be read, which the caller has not seen). A run that has been tried too often ends as failed,
+    one whose tenant is suspended or deleted as cancelled.
     """
     connection.execute(
         sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id).with_for_update()
@@ -128,7 +129,7 @@ def claim(
         return "finished"
     if run.status == "running" and run.owner not in (None, instance) and is_present(connection, run.owner or ""):
         return "busy"
-    if run.cancel_requested_at is not None:
+    if run.cancel_requested_at is not None or not _is_active(connection, tenant_id):
         end(connection, run, Finish("cancelled"), now, source=source)
         return "finished"
     if run.attempt >= MAX_ATTEMPTS:
@@ -153,6 +154,11 @@ def claim(
         _earlier(connection, run),
         repository.steps_of(connection, tenant_id, run_id),
     )
+
+
+def _is_active(connection: Connection, tenant_id: str) -> bool:
+    found = connection.execute(sa.select(tenants.c.status).where(tenants.c.tenant_id == tenant_id))
+    return found.scalar_one_or_none() == "active"
 
 
 def earlier_of_session(connection: Connection, tenant_id: str, session_id: str) -> list[str]:

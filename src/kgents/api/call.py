@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -26,14 +26,15 @@ _KEY = re.compile(KEY_PATTERN)
 
 @dataclass(slots=True)
 class Call:
-    """An authenticated request. `source` tells the client's address. What is added to `headers` is sent with the
-    response, whatever it turns out to be.
+    """An authenticated request. `source` tells the client's address, and `authenticate` looks at the key again, raising
+    what refuses it by then. What is added to `headers` is sent with the response, whatever it turns out to be.
     """
 
     services: Services
     principal: Principal
     request_id: str
     source: Callable[[], str]
+    authenticate: Callable[[], Awaitable[Principal]]
     traceparent: str | None
     idempotency: IdempotencyKey | None
     headers: list[tuple[bytes, bytes]]

@@ -197,6 +197,7 @@ class _Exchange:
             principal,
             self._request_id,
             self._source,
+            self._authenticate,
             traces.current(),
             idempotency_of(
                 self._scope,

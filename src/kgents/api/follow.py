@@ -10,26 +10,54 @@ from kgents.agents import runs
 from kgents.agents.events import Channel, RunEvent, load_events
 from kgents.agents.model import Run
 from kgents.agents.runner import end_event_of
+from kgents.api.call import Call
 from kgents.api.services import Services
 from kgents.api.sse import PING_SECONDS
-from kgents.errors import KgentsError, Unavailable
+from kgents.errors import KgentsError, RateLimited, Unavailable
 from kgents.store.engine import Scope
 
 POLL_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # between two looks at the key of a stream, while it has events; without any, at each ping
 
 
-async def live(channel: Channel) -> AsyncGenerator[RunEvent | None]:
+class _Look:
+    """Looks again at the key that a stream was opened with."""
+
+    def __init__(self, call: Call) -> None:
+        self._authenticate = call.authenticate
+        self._clock = call.services.clock
+        self._due = self._clock.monotonic() + LOOK_SECONDS
+
+    async def again(self) -> None:
+        """Raise Unauthenticated if the key has ended by now. Where nobody can say, since the database is away, the
+        stream goes on, and is asked about at the next ping.
+        """
+        if self._clock.monotonic() < self._due:
+            return
+        pause = LOOK_SECONDS
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._authenticate()
+        except (RateLimited, TimeoutError, Unavailable):
+            pause = PING_SECONDS
+        self._due = self._clock.monotonic() + pause
+
+
+async def live(call: Call, channel: Channel) -> AsyncGenerator[RunEvent | None]:
     """The events of a run that this process carries out; None when it is time for a ping.
 
     Ends after the run's last event, or without it when the run was handed over or could not be recorded: then the
-    record, or GET /v1/runs/{id}/events, tells the rest.
+    record, or GET /v1/runs/{id}/events, tells the rest. Raises Unauthenticated once the caller's key has ended; the
+    run goes on.
     """
+    look = _Look(call)
     try:
         while True:
             try:
                 event = await channel.get(PING_SECONDS)
             except EOFError:
                 return
+            await look.again()
             yield event
             if event is not None and event.terminal:
                 return
@@ -37,19 +65,22 @@ async def live(channel: Channel) -> AsyncGenerator[RunEvent | None]:
         channel.close()
 
 
-async def recorded(services: Services, run: Run, after: int) -> AsyncGenerator[RunEvent | None]:
+async def recorded(call: Call, run: Run, after: int) -> AsyncGenerator[RunEvent | None]:
     """The events of a run after the given sequence, from any process; None when it is time for a ping.
 
     What the bus has comes in order, each once. When the bus is away, or no longer has the events of an old run, the
     run's last event still comes, made from its record, with the whole output. Ends early only when this process
-    drains.
+    drains. Raises Unauthenticated once the caller's key has ended.
     """
+    services = call.services
+    look = _Look(call)
     seen = after
     waited = 0.0
     queue: asyncio.Queue[RunEvent] = asyncio.Queue(256)
     pump = asyncio.create_task(_pump(services, run.run_id, queue))
     try:
         while not services.draining.is_set():
+            await look.again()
             try:
                 event = await asyncio.wait_for(queue.get(), POLL_SECONDS)
             except TimeoutError:

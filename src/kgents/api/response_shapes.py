@@ -13,8 +13,9 @@ from kgents.agents.runner import output_document
 from kgents.api import sse
 from kgents.api.body import Body
 from kgents.api.openai_input import Name, Schema
+from kgents.api.problems import openai_error
 from kgents.clock import SECOND
-from kgents.errors import InvalidRequest
+from kgents.errors import InvalidRequest, KgentsError
 
 
 def response_id(run_id: str) -> str:
@@ -331,6 +332,12 @@ class Translator:
         if event.terminal:
             return self._end(event.data)
         return b""
+
+    def refused(self, error: KgentsError) -> bytes:
+        """The end of a stream whose caller may read no more of it."""
+        self._number = max(self._number, self._after)  # it is no part of the replay, and is never left out
+        told = openai_error(error)["error"]
+        return self._event("error", code=told["code"], message=told["message"], param=told["param"])
 
     def _event(self, type_: str, **fields: Any) -> bytes:
         self._number += 1

@@ -1,7 +1,8 @@
 """Copies of streams, with their messages, and what brings them back.
 
 By JetStream's own snapshots (https://docs.nats.io/reference/jetstream/api/stream/snapshot), in the form that the `nats`
-command writes and reads: for each stream a folder with `backup.json` and `stream.tar.s2`.
+command writes and reads: for each stream a folder with `backup.json` and `stream.tar.s2`. Only
+the user who makes a copy may read it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import orjson
 from nats.aio.client import Client
@@ -58,11 +59,12 @@ async def back_up(settings: Settings, folder: Path, tell: Callable[[Copied], Non
     shutil.rmtree(unfinished, ignore_errors=True)
     found = []
     try:
+        unfinished.mkdir(parents=True, mode=0o700)
         async with connected(settings) as client:
             for stream in STREAMS:
                 if (await info(client, stream)).get("config", {}).get("storage") == "memory":
                     continue
-                (unfinished / stream).mkdir(parents=True)
+                (unfinished / stream).mkdir(mode=0o700)
                 copied = await _snapshot(client, stream, unfinished / stream)
                 tell(copied)
                 found.append(copied)
@@ -127,7 +129,7 @@ async def _snapshot(client: Client, stream: str, folder: Path) -> Copied:
     if "config" not in made:
         raise BusUnavailable(f"there is no stream {stream} to copy.")
     size = 0
-    with (folder / _DATA).open("wb") as file:
+    with _create(folder / _DATA) as file:
         while True:
             async with asyncio.timeout(SILENCE):
                 message = await chunks.get()
@@ -203,8 +205,12 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _create(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
 def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    with _create(path) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -20,7 +20,7 @@ def back_up(into: Path, keep: int) -> None:
     from kgents.bus.backup import back_up
     from kgents.clock import SystemClock, to_rfc3339
 
-    into.mkdir(parents=True, exist_ok=True)
+    into.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = to_rfc3339(SystemClock().now())[:19].replace(":", "-") + "Z"
     with explained():
         asyncio.run(back_up(config.load(), into / name, lambda copied: note(_line("copied", copied))))

@@ -271,6 +271,7 @@ def _principal(credential: Credential) -> Principal:
         credential.tenant_status,
         credential.requests_per_minute,
         credential.tokens_per_minute,
+        credential.expires_at,
     )
 
 

@@ -137,7 +137,9 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: what an API key stands for. A rate that is None is the platform's default."""
+    """Who calls: what an API key stands for. A rate that is None is the platform's default; `expires_at` is None for a
+    key that does not expire.
+    """
 
     tenant_id: str
     key_id: str
@@ -145,6 +147,7 @@ class Principal:
     tenant_status: TenantStatus
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    expires_at: int | None = None
 
     def require(self, scope: str) -> None:
         """Raise Forbidden, naming the scope, unless the key has it."""

@@ -19,6 +19,7 @@ from kgents.tenants.model import (
     ROLES,
     SCOPES,
     STATUSES,
+    ApiKey,
     TenantStatus,
     may_grant,
 )
@@ -119,6 +120,50 @@ def check_grant(tenant_id: str, wanted: frozenset[str], granting: frozenset[str]
             code="scope-not-grantable",
             scope=min(beyond),
         )
+
+
+def check_revocable(key: ApiKey, granting: frozenset[str]) -> None:
+    """Raise Forbidden unless a key with the scopes `granting` may stop this one: it has to have what that one has."""
+    beyond = key.scopes - may_grant(granting)
+    if beyond:
+        raise Forbidden(
+            f"A key can't revoke a key that may do more than itself: {', '.join(sorted(beyond))}. "
+            "Use a key that has these scopes, or the key itself.",
+            code="key-not-revocable",
+            scope=min(beyond),
+        )
+
+
+def bounded_expiry(wanted: int | None, granting: frozenset[str], until: int | None) -> int | None:
+    """When a new key may expire that a key with the scopes `granting`, which itself expires at `until`, makes: as
+    `wanted`, or with the maker where no time was. Platform administrators are not bound. Raises Forbidden for a later
+    time.
+    """
+    if until is None or PLATFORM_ADMIN in granting:
+        return wanted
+    if wanted is not None and wanted > until:
+        raise Forbidden(
+            f"A key can't make a key that outlives it: yours expires at {to_rfc3339(until)}. "
+            "Ask for an earlier expires_at, or use a key that lasts longer.",
+            code="expiry-not-grantable",
+        )
+    return until if wanted is None else wanted
+
+
+def bounded_successor(old: int | None, lasts: int | None, granting: frozenset[str], until: int | None) -> int | None:
+    """When the successor of a key that expires at `old` may expire: at `lasts`, or with the key that rotates it (see
+    `bounded_expiry`) if that is sooner. Raises Forbidden where it would then expire before `old`: who has the old key
+    would lose time that they were given.
+    """
+    if until is None or PLATFORM_ADMIN in granting:
+        return lasts
+    if old is None or old > until:
+        raise Forbidden(
+            f"A key can't rotate a key that outlives it: yours expires at {to_rfc3339(until)}, and a key that it makes "
+            "expires then at the latest. Use a key that lasts longer.",
+            code="expiry-not-grantable",
+        )
+    return until if lasts is None else min(lasts, until)
 
 
 def is_key_id(value: str) -> bool:

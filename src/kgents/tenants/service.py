@@ -48,7 +48,8 @@ class TenantService:
         return Page(found[:limit], len(found) > limit)
 
     def update(self, connection: Connection, tenant_id: str, update: TenantUpdate, actor: Actor) -> Tenant:
-        """The tenant with what `update` changes of it. Suspending or deleting it stops its keys.
+        """The tenant with what `update` changes of it. Suspending or deleting it stops its keys,
+        and its queued runs when they are claimed.
 
         Raises NotFound, Unprocessable, and Conflict when the name is taken, when the tenant was deleted before, or
         for a new name or state of the platform's own tenant.
@@ -137,19 +138,22 @@ class KeyService:
         role: str | None = None,
         expires_at: int | None = None,
         granting: frozenset[str],
+        until: int | None = None,
         actor: Actor,
     ) -> IssuedKey:
         """A new key with the scopes, or those of the role. Its token is in the answer and nowhere else.
 
-        `granting` is what the caller's own key may do, which bounds what the new key may. `expires_at` is in
-        microseconds since the epoch. Raises Unprocessable, Forbidden, NotFound for a tenant that is not there and
-        Conflict for one that was deleted.
+        `granting` is what the caller's own key may do, which bounds what the new key may; `until` is when that key
+        expires, which the new key does at the latest, and without `expires_at`. Both are in microseconds since the
+        epoch. Raises Unprocessable, Forbidden, NotFound for a tenant that is not there and Conflict for one that was
+        deleted.
         """
         now = self._clock.now()
         rules.check_name(name)
         wanted = rules.resolve_scopes(scopes, role)
         rules.check_expiry(expires_at, now)
         rules.check_grant(tenant_id, wanted, granting)
+        expires_at = rules.bounded_expiry(expires_at, granting, until)
         _check_open(connection, tenant_id)
         issued = self._issue(connection, tenant_id, name, wanted, expires_at, None, now)
         self._changed(
@@ -175,13 +179,15 @@ class KeyService:
         *,
         overlap_seconds: int,
         granting: frozenset[str],
+        until: int | None = None,
         actor: Actor,
     ) -> IssuedKey:
         """A new key with the old one's name and scopes; the old one works on for `overlap_seconds`, or until it
-        expires if that is sooner. A key that expires is followed by one that lasts as long as it did.
+        expires if that is sooner. A key that expires is followed by one that lasts as long as it did, but not beyond
+        `until`, when the caller's own key expires.
 
-        Raises NotFound, Unprocessable, Forbidden for a key that may do more than the caller's, and Conflict for one
-        that has ended or was rotated before.
+        Raises NotFound, Unprocessable, Forbidden for a key that may do more than the caller's or expires later, and
+        Conflict for one that has ended or was rotated before.
         """
         now = self._clock.now()
         rules.check_overlap(overlap_seconds)
@@ -189,6 +195,7 @@ class KeyService:
         self._check_rotatable(connection, old, now)
         rules.check_grant(tenant_id, old.scopes, granting)
         lasts = None if old.expires_at is None else min(now + old.expires_at - old.created_at, rules.END_OF_TIME)
+        lasts = rules.bounded_successor(old.expires_at, lasts, granting, until)
         issued = self._issue(connection, tenant_id, old.name, old.scopes, lasts, key_id, now)
         ends = min(old.expires_at or rules.END_OF_TIME, now + overlap_seconds * SECOND)
         repository.end_key(connection, tenant_id, key_id, expires_at=ends, revoked_at=None)
@@ -199,9 +206,16 @@ class KeyService:
         changes.announce(connection, tenant_id, "api_key", issued.key.key_id, now)
         return issued
 
-    def revoke(self, connection: Connection, tenant_id: str, key_id: str, *, actor: Actor) -> ApiKey:
-        """Stop a key, within a second in every process. Revoking it again changes nothing. Raises NotFound."""
+    def revoke(
+        self, connection: Connection, tenant_id: str, key_id: str, *, granting: frozenset[str], actor: Actor
+    ) -> ApiKey:
+        """Stop a key, within a second in every process. Revoking it again changes nothing.
+
+        Raises NotFound, and Forbidden for a key that may do more than the caller's, which always may stop itself.
+        """
         old = self._find(connection, tenant_id, key_id, lock=True)
+        if key_id != actor.key_id:
+            rules.check_revocable(old, granting)
         if old.revoked_at is not None:
             return old
         revoked = replace(old, revoked_at=self._clock.now())

@@ -9,10 +9,12 @@ import httpx2
 import pytest
 
 from kgents.tenants.model import ROLES, SCOPES
+from tests.support.events import read_events
 from tests.support.raw_http import exchange
 from tests.support.refusals import refused
 from tests.support.waiting import wait_until
 
+SLOW = "/sleep 0.05 " + " ".join(["word"] * 400)  # about 20 s
 PATHS = ("/v1/agents", "/v1/models")  # one of each error shape
 # A request for each scope that a tenant's key may have, which does not need anything to exist.
 USES = {
@@ -125,6 +127,88 @@ def test_a_revoked_key_stops_within_a_second(tenant):
     assert tenant.http.delete(f"/v1/api-keys/{issued['id']}").json()["revoked_at"] == revoked["revoked_at"]
     answer = tenant.http.post(f"/v1/api-keys/{issued['id']}/rotate", json={})
     refused(answer, 409)
+
+
+def test_nobody_makes_or_rotates_a_key_that_outlives_theirs(tenant):
+    lasting = tenant.issue(role="viewer")
+    ends = datetime.now(UTC) + timedelta(minutes=1)
+    later = (ends + timedelta(seconds=1)).isoformat()
+    with tenant.client(role="owner", expires_at=ends.isoformat()) as http:
+        made = http.post("/v1/api-keys", json={"name": "k", "role": "viewer"}).json()
+        body = {"name": "k", "role": "viewer", "expires_at": later}
+        refused(http.post("/v1/api-keys", json=body), 403, "expiry-not-grantable")
+        refused(http.post(f"/v1/api-keys/{lasting['id']}/rotate", json={}), 403, "expiry-not-grantable")
+
+    assert datetime.fromisoformat(made["expires_at"]) == ends
+
+
+def test_nobody_revokes_a_key_that_may_do_more(tenant):
+    owner = tenant.issue(role="owner")
+    with tenant.client(scopes=["keys:write"]) as http:
+        refused(http.delete(f"/v1/api-keys/{owner['id']}"), 403, "key-not-revocable")
+
+
+def native_stream(http, tenant):
+    body = {"input": SLOW, "mode": "stream"}
+    return http.stream("POST", f"/v1/sessions/{tenant.session()}/runs", json=body)
+
+
+def followed_run(http, tenant):
+    run = tenant.run(SLOW, mode="background")
+    return http.stream("GET", f"/v1/runs/{run['id']}/events")
+
+
+def response_stream(http, _tenant):
+    return http.stream("POST", "/v1/responses", json={"model": "echo", "input": SLOW, "stream": True})
+
+
+def followed_response(http, tenant):
+    body = {"model": "echo", "input": SLOW, "background": True}
+    response = tenant.http.post("/v1/responses", json=body).raise_for_status().json()
+    return http.stream("GET", f"/v1/responses/{response['id']}", params={"stream": "true", "starting_after": "2"})
+
+
+def chat_stream(http, _tenant):
+    body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": SLOW}]}
+    return http.stream("POST", "/v1/chat/completions", json=body)
+
+
+STREAMS = [native_stream, followed_run, response_stream, followed_response, chat_stream]
+
+
+def code_at_the_end(events):
+    """What refuses the rest of a stream, in each protocol's words."""
+    last = list(events)[-1].data
+    code = last.get("code") or last.get("error", {}).get("code") or last["type"].removeprefix("urn:kgents:problem:")
+    return code.replace("_", "-")
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_stream_ends_soon_after_its_key_was_revoked(tenant, stream):
+    issued = tenant.issue(role="developer")
+    with tenant.up.client(issued["token"]) as http, stream(http, tenant) as answer:
+        events = read_events(answer)
+        next(events)
+        tenant.http.delete(f"/v1/api-keys/{issued['id']}").raise_for_status()
+        revoked = time.monotonic()
+
+        assert code_at_the_end(events) == "api-key-revoked"
+        assert time.monotonic() - revoked < 5  # of the run's 20
+
+
+def test_a_stream_ends_when_its_key_expires(tenant):
+    expires = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    with tenant.client(role="developer", expires_at=expires) as http, chat_stream(http, tenant) as answer:
+        assert code_at_the_end(read_events(answer)) == "api-key-expired"
+
+
+def test_a_stream_ends_soon_after_its_tenant_was_suspended(tenant):
+    with chat_stream(tenant.http, tenant) as answer, tenant.up.admin() as admin:
+        events = read_events(answer)
+        next(events)
+        admin.patch(f"/v1/tenants/{tenant.id}", json={"status": "suspended"}).raise_for_status()
+
+        assert code_at_the_end(events) == "tenant-suspended"
 
 
 def test_a_key_can_end_itself(tenant):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,12 +12,14 @@ import pytest
 from nats.aio.msg import Msg
 from pydantic import SecretStr
 
+from kgents import config
 from kgents.bus import backup
 from kgents.bus.admin import api, connected, info
 from kgents.bus.backup import STREAMS, back_up, restore
 from kgents.bus.model import BusUnavailable
 from kgents.bus.nats import Bus
 from kgents.bus.streams import EVENTS_SUBJECT, RUNS_SUBJECT, USAGE_STREAM, USAGE_SUBJECT, definitions
+from kgents.cli import backup as cli
 from kgents.config import Settings
 from kgents.errors import Conflict, Unprocessable
 from tests.integration.bus.conftest import MakeBus
@@ -79,6 +83,24 @@ async def test_a_stream_with_messages_is_not_replaced(bus: Bus, settings: Settin
         await restore(settings, tmp_path / "copy", nothing)
 
     assert (await bus.pending(USAGE_STREAM)).messages == MESSAGES
+
+
+async def test_nobody_else_on_the_machine_reads_a_copy(
+    bus: Bus, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(bus)
+    monkeypatch.setattr(config, "load", lambda: settings)
+    before = os.umask(0o022)
+    try:
+        await asyncio.to_thread(cli.back_up, tmp_path / "copies", 0)
+    finally:
+        os.umask(before)
+
+    made = [tmp_path / "copies", *(tmp_path / "copies").rglob("*")]
+    assert len(made) == 2 + len(STREAMS) * 3 + 1
+    assert {path: oct(path.stat().st_mode & 0o777) for path in made} == {
+        path: "0o700" if path.is_dir() else "0o600" for path in made
+    }
 
 
 async def test_a_copy_is_never_overwritten(bus: Bus, settings: Settings, tmp_path: Path) -> None:

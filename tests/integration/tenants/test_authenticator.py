@@ -65,7 +65,7 @@ class Tenancy:
         return await self.write(lambda c: self.keys.create(c, self.id, **values))
 
     async def revoke(self, key_id):
-        await self.write(lambda c: self.keys.revoke(c, self.id, key_id, actor=SYSTEM))
+        await self.write(lambda c: self.keys.revoke(c, self.id, key_id, granting=OWNER, actor=SYSTEM))
 
     async def update(self, **fields):
         await self.store.write(

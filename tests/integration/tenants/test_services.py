@@ -44,10 +44,19 @@ class World:
         values = {"name": "k", "role": role, "granting": OWNER, "actor": ACTOR, **fields}
         return await self.as_tenant(tenant_id, self.keys.create, **values)
 
-    async def rotate(self, tenant_id, key_id, overlap_seconds=60, granting=OWNER):
+    async def rotate(self, tenant_id, key_id, overlap_seconds=60, granting=OWNER, until=None):
         return await self.as_tenant(
-            tenant_id, self.keys.rotate, key_id, overlap_seconds=overlap_seconds, granting=granting, actor=ACTOR
+            tenant_id,
+            self.keys.rotate,
+            key_id,
+            overlap_seconds=overlap_seconds,
+            granting=granting,
+            until=until,
+            actor=ACTOR,
         )
+
+    async def revoke(self, tenant_id, key_id, granting=OWNER, actor=ACTOR):
+        return await self.as_tenant(tenant_id, self.keys.revoke, key_id, granting=granting, actor=actor)
 
     async def update(self, tenant_id, **fields):
         return await self.admin(self.tenants.update, tenant_id, TenantUpdate(**fields), ACTOR)
@@ -293,7 +302,7 @@ async def test_a_key_that_has_ended_cannot_be_rotated(world, how):
     tenant = await world.tenant()
     issued = await world.key(tenant.tenant_id, expires_at=world.clock.now() + SECOND)
     if how == "revoked":
-        await world.as_tenant(tenant.tenant_id, world.keys.revoke, issued.key.key_id, actor=ACTOR)
+        await world.revoke(tenant.tenant_id, issued.key.key_id)
     else:
         world.clock.advance(1)
 
@@ -309,14 +318,77 @@ async def test_rotating_a_stronger_key_is_forbidden(world):
         await world.rotate(tenant.tenant_id, issued.key.key_id, granting=frozenset({"keys:write"}))
 
 
+async def test_a_key_expires_with_the_key_that_made_it_at_the_latest(world):
+    tenant = await world.tenant()
+    until = world.clock.now() + 60 * SECOND
+
+    made = [await world.key(tenant.tenant_id, expires_at=at, until=until) for at in (None, until, until - SECOND)]
+
+    assert [issued.key.expires_at for issued in made] == [until, until, until - SECOND]
+
+
+async def test_a_key_makes_none_that_outlives_it(world):
+    tenant = await world.tenant()
+    until = world.clock.now() + 60 * SECOND
+
+    with pytest.raises(Forbidden, match="outlives"):
+        await world.key(tenant.tenant_id, expires_at=until + 1, until=until)
+
+
+async def test_an_administrators_expiring_key_makes_keys_that_last(world):
+    tenant = await world.tenant()
+
+    issued = await world.key(tenant.tenant_id, granting=SCOPES, until=world.clock.now() + SECOND)
+
+    assert issued.key.expires_at is None
+
+
+async def test_a_key_that_rotates_itself_gains_no_time(world):
+    tenant = await world.tenant()
+    ends = world.clock.now() + 60 * SECOND
+    old = await world.key(tenant.tenant_id, expires_at=ends)
+    world.clock.advance(50)
+
+    new = await world.rotate(tenant.tenant_id, old.key.key_id, until=ends)
+
+    assert new.key.expires_at == ends
+
+
+@pytest.mark.parametrize("lasts", [None, 61 * SECOND])
+async def test_a_key_cannot_rotate_one_that_outlives_it(world, lasts):
+    tenant = await world.tenant()
+    now = world.clock.now()
+    old = await world.key(tenant.tenant_id, expires_at=lasts and now + lasts)
+
+    with pytest.raises(Forbidden, match="outlives"):
+        await world.rotate(tenant.tenant_id, old.key.key_id, until=now + 60 * SECOND)
+
+
+async def test_revoking_a_stronger_key_is_forbidden(world):
+    tenant = await world.tenant()
+    issued = await world.key(tenant.tenant_id, role="owner")
+
+    with pytest.raises(Forbidden, match="revoke"):
+        await world.revoke(tenant.tenant_id, issued.key.key_id, granting=frozenset({"keys:write"}))
+
+
+async def test_a_key_may_always_revoke_itself(world):
+    tenant = await world.tenant()
+    key_id = (await world.key(tenant.tenant_id)).key.key_id
+
+    ended = await world.revoke(tenant.tenant_id, key_id, granting=frozenset(), actor=Actor(key_id, "", ""))
+
+    assert ended.status(world.clock.now()) == "revoked"
+
+
 async def test_revoking_twice_is_once(world):
     tenant = await world.tenant()
     issued = await world.key(tenant.tenant_id)
-    first = await world.as_tenant(tenant.tenant_id, world.keys.revoke, issued.key.key_id, actor=ACTOR)
+    first = await world.revoke(tenant.tenant_id, issued.key.key_id)
     world.clock.advance(1)
     logged = len(await world.rows(audit_log))
 
-    second = await world.as_tenant(tenant.tenant_id, world.keys.revoke, issued.key.key_id, actor=ACTOR)
+    second = await world.revoke(tenant.tenant_id, issued.key.key_id)
 
     assert second == first
     assert len(await world.rows(audit_log)) == logged
@@ -337,7 +409,7 @@ async def test_a_key_that_is_not_there_is_not_found(world, key_id):
     [
         lambda world, *ids: world.as_tenant(ids[0], world.keys.get, ids[1]),
         lambda world, *ids: world.rotate(*ids),
-        lambda world, *ids: world.as_tenant(ids[0], world.keys.revoke, ids[1], actor=ACTOR),
+        lambda world, *ids: world.revoke(ids[0], ids[1]),
     ],
     ids=["get", "rotate", "revoke"],
 )
@@ -388,7 +460,7 @@ async def _rotate_key(world):
 async def _revoke_key(world):
     tenant_id = (await world.tenant()).tenant_id
     key_id = (await world.key(tenant_id)).key.key_id
-    await world.as_tenant(tenant_id, world.keys.revoke, key_id, actor=ACTOR)
+    await world.revoke(tenant_id, key_id)
     return tenant_id, key_id, {("api_key", key_id)}
 
 

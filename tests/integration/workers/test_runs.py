@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import sqlalchemy as sa
 
 from kgents.agents import repository, runs
 from kgents.agents.executor import Executor
-from kgents.agents.ledger_ops import queue_row
+from kgents.agents.ledger_ops import Admission, queue_row
 from kgents.agents.model import Agent, AgentDefinition
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
 from kgents.bus.nats import BusUnavailable
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
-from kgents.clock import SystemClock
+from kgents.clock import SystemClock, month_of
 from kgents.config import Settings
 from kgents.store.engine import Scope
+from kgents.store.tables import tenants
+from kgents.usage import service
+from kgents.usage.model import NOTHING
 from kgents.workers import runs as working
 from kgents.workers.runs import RunWorker
 from tests.integration.workers.conftest import TENANT
@@ -181,3 +185,32 @@ async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_withou
 
     assert (waiting.status, waiting.attempt) == ("queued", 1)
     assert (await process.run(begun)).attempt == 2
+
+
+@pytest.mark.parametrize("status", ["suspended", "deleted"])
+async def test_a_queued_run_of_a_tenant_that_is_not_active_is_cancelled_and_its_reservation_released(
+    process, ledger, status
+):
+    run = a_run(
+        TENANT,
+        owner=None,
+        mode="background",
+        status="queued",
+        attempt=0,
+        input={"messages": [{"role": "user", "content": "hi"}]},
+        reserved=(1, 10, 10, 0),
+        started_at=None,
+        period=month_of(1),
+    )
+    await process.executor.admit(Admission(run))
+    change = sa.update(tenants).where(tenants.c.tenant_id == TENANT).values(status=status)
+    await ledger.write(Scope.system(), lambda connection: connection.execute(change))
+
+    async with running(process.worker):
+        await process.send(queue_row(TENANT, run.run_id, 0, 0).payload.encode(), f"{run.run_id}:0")
+        await process.emptied()
+
+    ended = await process.run(run.run_id)
+    balance = await ledger.read(Scope.system(), lambda connection: service.balance(connection, TENANT, 1))
+    assert (ended.status, ended.attempt, ended.output) == ("cancelled", 0, None)
+    assert (balance.used, balance.reserved) == (NOTHING, NOTHING)

@@ -111,6 +111,7 @@ async def _create(call: Call, tenant_id: str, body: ApiKeyRequest, granting: fro
             role=body.role,
             expires_at=expires_at,
             granting=granting,
+            until=call.principal.expires_at,
             actor=call.actor,
         )
 
@@ -133,7 +134,9 @@ async def _create(call: Call, tenant_id: str, body: ApiKeyRequest, granting: fro
     responses=PROBLEMS,
 )
 async def create_api_key(call: KeysWrite, body: ApiKeyRequest) -> Response:
-    """A new key of the tenant. The answer holds its token, which is kept nowhere and can't be shown again."""
+    """A new key of the tenant. The answer holds its token, which is kept nowhere and can't be shown again. A key that
+    expires makes none that outlives it: without `expires_at` the new key expires with it.
+    """
     return await _create(call, call.tenant_id, body, call.principal.scopes, Scope.tenant(call.tenant_id))
 
 
@@ -189,7 +192,9 @@ async def get_api_key(call: KeysRead, key_id: KeyId) -> ApiKeyDocument:
     responses=PROBLEMS,
 )
 async def rotate_api_key(call: KeysWrite, key_id: KeyId, body: RotateRequest) -> Response:
-    """A new key with the old one's name and scopes; the old one works on for the overlap."""
+    """A new key with the old one's name and scopes; the old one works on for the overlap. The new key lasts as long as
+    the old one did, but not longer than the key that rotates it; one that expires later than that key is refused.
+    """
     return await write(
         call,
         lambda connection: call.services.keys.rotate(
@@ -198,6 +203,7 @@ async def rotate_api_key(call: KeysWrite, key_id: KeyId, body: RotateRequest) ->
             key_id,
             overlap_seconds=body.overlap_seconds,
             granting=call.principal.scopes,
+            until=call.principal.expires_at,
             actor=call.actor,
         ),
         lambda issued: show(call, issued.key, issued.token),
@@ -214,9 +220,13 @@ async def rotate_api_key(call: KeysWrite, key_id: KeyId, body: RotateRequest) ->
     responses=PROBLEMS,
 )
 async def revoke_api_key(call: KeysWrite, key_id: KeyId) -> Response:
-    """Stop a key, in every process within a second. Revoking it again changes nothing."""
+    """Stop a key, in every process within a second. Revoking it again changes nothing. A key may stop itself, and those
+    that have no scope that it lacks.
+    """
     return await write(
         call,
-        lambda connection: call.services.keys.revoke(connection, call.tenant_id, key_id, actor=call.actor),
+        lambda connection: call.services.keys.revoke(
+            connection, call.tenant_id, key_id, granting=call.principal.scopes, actor=call.actor
+        ),
         lambda key: show(call, key),
     )

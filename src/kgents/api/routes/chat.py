@@ -16,7 +16,7 @@ from kgents.agents.model import Output, Overrides, Run
 from kgents.agents.runner import end_event_of
 from kgents.api import sse
 from kgents.api.body import Body
-from kgents.api.call import RunsWrite
+from kgents.api.call import Call, RunsWrite
 from kgents.api.follow import live
 from kgents.api.json_route import JsonRoute
 from kgents.api.launch import Ask, launch
@@ -24,7 +24,7 @@ from kgents.api.openai_input import ChatMessage, ChatTool, ResponseFormat, ToolC
 from kgents.api.outcome import failure_from_event, failure_of
 from kgents.api.problems import OPENAI_PROBLEMS, openai_error
 from kgents.clock import SECOND
-from kgents.errors import KgentsError
+from kgents.errors import KgentsError, Unauthenticated
 
 router = APIRouter(tags=["OpenAI-compatible"], route_class=JsonRoute)
 
@@ -172,7 +172,7 @@ async def create_chat_completion(call: RunsWrite, body: ChatRequest) -> Response
         return Response(render(run, body.model), media_type="application/json", headers=headers)
     chunks = _Chunks(run, body.model, usage=bool(body.stream_options and body.stream_options.include_usage))
     if launched.execution and launched.channel:
-        return sse.EventStream(_stream(chunks, launched.execution, launched.channel), headers)
+        return sse.EventStream(_stream(call, chunks, launched.execution, launched.channel), headers)
     return sse.EventStream(_replay(chunks, run), headers)
 
 
@@ -270,17 +270,21 @@ class _Chunks:
         return b"".join(parts)
 
 
-async def _stream(chunks: _Chunks, execution: Execution, channel: Channel) -> AsyncIterator[bytes]:
+async def _stream(call: Call, chunks: _Chunks, execution: Execution, channel: Channel) -> AsyncIterator[bytes]:
     yield chunks.begin()
     ended = False
-    async with aclosing(live(channel)) as events:
-        async for event in events:
-            if event is None:
-                yield sse.PING
-                continue
-            ended = event.terminal
-            if data := chunks.of(event):
-                yield data
+    try:
+        async with aclosing(live(call, channel)) as events:
+            async for event in events:
+                if event is None:
+                    yield sse.PING
+                    continue
+                ended = event.terminal
+                if data := chunks.of(event):
+                    yield data
+    except Unauthenticated as error:
+        yield chunks.failed(error)
+        return
     if not ended:
         yield await _unended(chunks, execution)
 

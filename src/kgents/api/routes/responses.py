@@ -23,7 +23,7 @@ from kgents.api.outcome import failure_of
 from kgents.api.problems import OPENAI_PROBLEMS
 from kgents.api.response_shapes import Deleted, ResponseDocument, ResponsesRequest, Translator, document, run_id_of
 from kgents.api.unit import read, write
-from kgents.errors import InvalidRequest, KgentsError, NotFound
+from kgents.errors import InvalidRequest, KgentsError, NotFound, Unauthenticated
 
 router = APIRouter(tags=["OpenAI-compatible"], route_class=JsonRoute)
 
@@ -147,11 +147,15 @@ async def _stream(call: Call, launched: Launched, model: str) -> AsyncIterator[b
             yield part
         return
     ended = False
-    async with aclosing(live(launched.channel)) as events:
-        async for event in events:
-            ended = event is not None and event.terminal
-            if data := translator.of(event) if event else sse.PING:
-                yield data
+    try:
+        async with aclosing(live(call, launched.channel)) as events:
+            async for event in events:
+                ended = event is not None and event.terminal
+                if data := translator.of(event) if event else sse.PING:
+                    yield data
+    except Unauthenticated as error:
+        yield translator.refused(error)
+        return
     if not ended:
         try:
             run = await launched.execution.result()
@@ -163,7 +167,10 @@ async def _stream(call: Call, launched: Launched, model: str) -> AsyncIterator[b
 
 
 async def _follow(call: Call, run: Run, translator: Translator) -> AsyncIterator[bytes]:
-    async with aclosing(recorded(call.services, run, 0)) as events:
-        async for event in events:
-            if data := translator.of(event) if event else sse.PING:
-                yield data
+    try:
+        async with aclosing(recorded(call, run, 0)) as events:
+            async for event in events:
+                if data := translator.of(event) if event else sse.PING:
+                    yield data
+    except Unauthenticated as error:
+        yield translator.refused(error)

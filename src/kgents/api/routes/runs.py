@@ -22,10 +22,10 @@ from kgents.api.json_route import JsonRoute
 from kgents.api.launch import Ask, Launched, launch
 from kgents.api.openai_input import ChatMessage, Schema, refuse_unsupported
 from kgents.api.paging import Cursor, Limit, Page, page_of
-from kgents.api.problems import PROBLEMS
+from kgents.api.problems import PROBLEMS, render
 from kgents.api.unit import read, write
 from kgents.clock import to_rfc3339
-from kgents.errors import InvalidRequest, KgentsError
+from kgents.errors import InvalidRequest, KgentsError, Unauthenticated
 
 router = APIRouter(tags=["Runs"], route_class=JsonRoute)
 
@@ -171,7 +171,7 @@ async def create_run(call: RunsWrite, session_id: Annotated[str, Path(max_length
     if launched.replayed:
         headers["Idempotent-Replayed"] = "true"
     if body.mode == "stream":
-        return sse.EventStream(_stream(launched), headers)
+        return sse.EventStream(_stream(call, launched), headers)
     run = launched.run
     return Response(
         document(run).model_dump_json(),
@@ -249,7 +249,9 @@ async def stream_run_events(
     run_id: RunId,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
 ) -> Response:
-    """The run's events from the first, or after `Last-Event-ID`, until its end. Resumes from any process."""
+    """The run's events from the first, or after `Last-Event-ID`, until its end. Resumes from any process. Once the key
+    has ended, the last event is `error`, with the problem as its data.
+    """
     after = parse_event_id(last_event_id)
     run = await read(call, lambda connection: runs.get(connection, call.tenant_id, run_id))
     if run.finished and after >= (run.last_event or 1):
@@ -273,16 +275,26 @@ def encode(event: RunEvent) -> bytes:
     return sse.event(orjson.dumps(event.data), type_=event.type, id_=str(event.sequence))
 
 
-async def _stream(launched: Launched) -> AsyncIterator[bytes]:
+def refused(call: Call, error: Unauthenticated) -> bytes:
+    """The end of a stream whose key has ended: an event `error`, without an id, with the problem document."""
+    body, _ = render(error, "", call.request_id)
+    return sse.event(body, type_="error")
+
+
+async def _stream(call: Call, launched: Launched) -> AsyncIterator[bytes]:
     run = launched.run
     if not (launched.execution and launched.channel):
         yield _end(run)
         return
     ended = False
-    async with aclosing(live(launched.channel)) as events:
-        async for event in events:
-            ended = event is not None and event.terminal
-            yield encode(event) if event else sse.PING
+    try:
+        async with aclosing(live(call, launched.channel)) as events:
+            async for event in events:
+                ended = event is not None and event.terminal
+                yield encode(event) if event else sse.PING
+    except Unauthenticated as error:
+        yield refused(call, error)
+        return
     if not ended:
         try:
             run = await launched.execution.result()
@@ -304,9 +316,13 @@ async def _only_end(run: Run) -> AsyncIterator[bytes]:
 
 async def _follow(call: Call, run: Run, after: int) -> AsyncIterator[bytes]:
     ended = False
-    async with aclosing(recorded(call.services, run, after)) as events:
-        async for event in events:
-            ended = event is not None and event.terminal
-            yield encode(event) if event else sse.PING
+    try:
+        async with aclosing(recorded(call, run, after)) as events:
+            async for event in events:
+                ended = event is not None and event.terminal
+                yield encode(event) if event else sse.PING
+    except Unauthenticated as error:
+        yield refused(call, error)
+        return
     if not ended:
         yield sse.retry()

@@ -144,7 +144,9 @@ async def get_tenant(call: PlatformAdmin, tenant_id: TenantId) -> TenantDocument
     responses=PROBLEMS,
 )
 async def update_tenant(call: PlatformAdmin, tenant_id: TenantId, body: TenantChange) -> Response:
-    """Change a tenant's name, status, rates or quotas. A suspended or deleted tenant's keys stop within a second."""
+    """Change a tenant's name, status, rates or quotas. A suspended or deleted tenant's keys stop within a second, and
+    its runs that are queued are cancelled when it is their turn.
+    """
     return await write(
         call,
         lambda connection: call.services.tenants.update(connection, tenant_id, body.update(), call.actor),
