@@ -17,6 +17,7 @@ from kgents.bus.nats import BusUnavailable
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
 from kgents.clock import SystemClock
 from kgents.config import Settings
+from kgents.errors import Unprocessable
 from kgents.store.engine import Scope
 from kgents.workers import runs as working
 from kgents.workers.runs import RunWorker
@@ -156,6 +157,16 @@ async def test_a_run_that_is_being_claimed_at_the_stop_is_there_to_be_drained(pr
 
         assert not done
         assert process.executor.carries(run_id)
+
+
+@pytest.mark.parametrize("status", ["queued", "completed"])
+async def test_a_process_that_lost_its_run_does_not_end_it(process, ledger, status):
+    run = a_run(TENANT, mode="background", status=status, attempt=2, owner=None)
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+
+    await process.executor.fail(run._replace(status="running", attempt=1, owner="proc_1"), Unprocessable("no model"))
+
+    assert await process.run(run.run_id) == run
 
 
 async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_without_using_up_its_attempts(
