@@ -256,7 +256,8 @@ class Executor:
             raise continues(run) from error
         finally:
             self._metrics.run_left()
-            self._running.pop(run.run_id, None)
+            if self._running.get(run.run_id) is execution:
+                del self._running[run.run_id]
             if execution.channel:
                 execution.channel.close()
             if publisher:

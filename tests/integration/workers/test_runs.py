@@ -95,6 +95,15 @@ class Process:
 
         await eventually(has, what=f"{run_id} is {status}")
 
+    async def delivered(self, number: int) -> None:
+        """Wait until the queue has delivered that often, again and again the same message or not."""
+
+        async def has() -> bool:
+            info = await self._bus._jetstream.api(f"CONSUMER.INFO.{RUNS_STREAM}.workers")
+            return info["delivered"]["consumer_seq"] >= number
+
+        await eventually(has, what=f"{number} deliveries")
+
     async def emptied(self) -> None:
         """Wait until the queue is empty."""
 
@@ -167,6 +176,20 @@ async def test_a_process_that_lost_its_run_does_not_end_it(process, ledger, stat
     await process.executor.fail(run._replace(status="running", attempt=1, owner="proc_1"), Unprocessable("no model"))
 
     assert await process.run(run.run_id) == run
+
+
+async def test_of_two_messages_of_one_run_at_once_the_second_comes_again_later(process, monkeypatch):
+    monkeypatch.setattr(working, "BUSY_DELAY", 0.05)
+    process.claims.open.clear()
+    async with running(process.worker):
+        run_id = await process.queue()
+        await process.claims.asked.wait()
+        await process.send(queue_row(TENANT, run_id, 0, 0).payload.encode(), "again")
+        await process.delivered(3)
+        process.claims.open.set()
+        await process.reached(run_id, "completed")
+
+    assert (await process.run(run_id)).attempt == 1
 
 
 async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_without_using_up_its_attempts(
