@@ -87,6 +87,7 @@ class RunTask:
         self._outlet = outlet
         self._stream = stream
         self._calling = False
+        self._tool_calls = 0  # begun since the last record
         self._estimated = False
         self._text: list[str] = []
         self._streamed: StreamedResponse | None = None
@@ -120,7 +121,8 @@ class RunTask:
         return await self.abandon("failed", failure)
 
     async def abandon(self, status: RunStatus, error: KgentsError | None) -> Finish:
-        """Record the end of a run that is not going to answer, with the usage of the model call that was cut off.
+        """Record the end of a run that is not going to answer, with the usage of the model call that was cut off, or
+        the tool calls that were begun.
 
         A run whose end was recorded meanwhile keeps that end.
         """
@@ -128,7 +130,7 @@ class RunTask:
             self._emit_end(self.finished)
             return self.finished
         text = "".join(self._text)
-        used = self._cut_off(self._heard()) if self._calling else NOTHING
+        used = self._cut_off(self._heard()) if self._calling else Amounts(tool_calls=self._tool_calls)
         finish = Finish(
             status=status,
             output=Output(text, (), "cancelled") if text else None,
@@ -284,6 +286,7 @@ class RunTask:
         parts: list[ToolReturnPart] = []
         for call in calls:
             kind = toolbox.kind_of(call.tool_name)
+            self._tool_calls += 1
             with genai.tool_call(call.tool_name, call.tool_call_id, kind):
                 result = string(await toolbox.call(call.tool_name, call.args_as_dict(raise_if_invalid=False)))
             self._shared.metrics.tool_call(kind)
@@ -382,7 +385,7 @@ class RunTask:
         return recorded
 
     def _recorded(self, used: Amounts, finish: Finish | None, now: int, *, stepped: bool) -> None:
-        self._calling, self._estimated, self._text = False, False, []
+        self._calling, self._estimated, self._tool_calls, self._text = False, False, 0, []
         self.used = self.used.plus(used)
         self.finished, self.finished_at = finish, now
         self._work.step += int(stepped)

@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import sqlalchemy as sa
 
 from kgents.agents import repository, runs
 from kgents.agents.executor import Executor
-from kgents.agents.ledger_ops import queue_row
+from kgents.agents.ledger_ops import StepRecord, queue_row
 from kgents.agents.model import Agent, AgentDefinition
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
+from kgents.agents.tools.toolbox import Toolbox
 from kgents.bus.nats import BusUnavailable
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
 from kgents.clock import SystemClock
 from kgents.config import Settings
 from kgents.errors import Unprocessable
 from kgents.store.engine import Scope
+from kgents.store.tables import usage_events
 from kgents.workers import runs as working
 from kgents.workers.runs import RunWorker
 from tests.integration.workers.conftest import TENANT
@@ -104,6 +107,11 @@ class Process:
 
         await eventually(has, what=f"{number} deliveries")
 
+    async def events(self) -> dict[str, int]:
+        """The usage events of all runs, as `step:meter`, with their quantities."""
+        rows = await self._ledger.read(Scope.system(), lambda connection: connection.execute(sa.select(usage_events)))
+        return {row.event_id.partition(":")[2]: row.quantity for row in rows}
+
     async def emptied(self) -> None:
         """Wait until the queue is empty."""
 
@@ -115,7 +123,8 @@ class Process:
 
 @pytest.fixture
 async def process(ledger, bus, metrics) -> AsyncIterator[Process]:
-    agent = Agent("agt_1", TENANT, "a", 1, AgentDefinition(model="kgents:echo"), 0, 0)
+    tools = ({"type": "builtin", "name": "calculator"},)
+    agent = Agent("agt_1", TENANT, "a", 1, AgentDefinition(model="kgents:echo", tools=tools), 0, 0)
     await ledger.write(Scope.system(), lambda connection: repository.insert_agent(connection, agent))
     registry = ModelRegistry(Settings())
     made = Process(ledger, bus, metrics, registry)
@@ -190,6 +199,54 @@ async def test_of_two_messages_of_one_run_at_once_the_second_comes_again_later(p
         await process.reached(run_id, "completed")
 
     assert (await process.run(run_id)).attempt == 1
+
+
+TWO_CALLS = '/call calculator {"expression": "6*7"}\n/call calculator {"expression": "6*8"}'
+
+
+async def test_tool_calls_that_were_begun_when_their_run_is_cancelled_are_metered(process, monkeypatch):
+    begun: list[str] = []
+
+    async def call(_toolbox, name, _args):
+        begun.append(name)
+        return await asyncio.Event().wait() if len(begun) == 2 else "42"
+
+    monkeypatch.setattr(Toolbox, "call", call)
+    async with running(process.worker):
+        run_id = await process.queue(TWO_CALLS)
+        await eventually(lambda: len(begun) == 2, what="the second call is under way")
+        process.executor.cancel(run_id)
+        await process.reached(run_id, "cancelled")
+
+    assert (await process.run(run_id)).tool_calls == 2
+    assert (await process.events())["1:tool_calls"] == 2
+
+
+async def test_tool_calls_that_are_being_recorded_when_their_run_is_cancelled_are_metered_once(
+    process, ledger, monkeypatch
+):
+    submit, recording, go_on = ledger.submit, asyncio.Event(), asyncio.Event()
+
+    async def held_up(op, item):
+        recording.set()
+        await go_on.wait()
+        return await submit(op, item)
+
+    def is_step(item):
+        return isinstance(item, StepRecord) and item.used.tool_calls and not item.finish
+
+    def slow(op, item):
+        return asyncio.ensure_future(held_up(op, item)) if is_step(item) else submit(op, item)
+
+    monkeypatch.setattr(ledger, "submit", slow)
+    async with running(process.worker):
+        run_id = await process.queue(TWO_CALLS)
+        await recording.wait()
+        process.executor.cancel(run_id)
+        go_on.set()
+        await process.reached(run_id, "cancelled")
+
+    assert {name: n for name, n in (await process.events()).items() if "tool_calls" in name} == {"1:tool_calls": 2}
 
 
 async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_without_using_up_its_attempts(
