@@ -39,7 +39,7 @@ from kgents.agents.models.tokens import count_request, count_tokens
 from kgents.agents.prepare import Planner, Work
 from kgents.agents.runs import problem_of
 from kgents.agents.tools.toolbox import Toolbox
-from kgents.clock import Clock
+from kgents.clock import Clock, month_of
 from kgents.config import Settings
 from kgents.errors import KgentsError, ModelFailed, ModelTimeout
 from kgents.telemetry import genai, traces
@@ -147,8 +147,8 @@ class RunTask:
         opened = Toolbox.open(tools, settings=self._shared.settings, clock=self._shared.clock) if tools else _NO_TOOLS
         async with opened as toolbox:
             parameters = work.parameters(toolbox.definitions)
-            await self._reserve_for(toolbox)
             pending = self._pending()
+            await self._reserve_for(toolbox, pending)
             retries = 0
             while True:
                 if pending:
@@ -171,11 +171,23 @@ class RunTask:
                         code="max-steps",
                     )
 
-    async def _reserve_for(self, toolbox: Toolbox) -> None:
-        """Reserve for what an MCP server's tools add to the first request, which was not known at admission."""
-        if self._work.step or not any(tool["type"] == "mcp" for tool in self._work.definition.tools):
+    async def _reserve_for(self, toolbox: Toolbox, pending: Sequence[ToolCallPart]) -> None:
+        """Reserve for the next step where that was not done for it as it is now: what an MCP server's tools add to the
+        first request was not known at admission; a process may have died before it could end a run that had been
+        refused, or make its next reservation; and what was reserved in another month does not bind this one's quota.
+
+        One transaction gives back the old reservation and makes the new one, so that a crash leaves one or the other,
+        or, after a refusal, none: then whoever goes on with the run asks again.
+        """
+        work = self._work
+        adds_tools = not work.step and any(tool["type"] == "mcp" for tool in work.definition.tools)
+        has_none = work.resumed and not any(work.run.reserved)
+        if not adds_tools and not has_none and work.run.period == month_of(self._shared.clock.now()):
             return
-        worst = self._shared.planner.worst_case(self._work, toolbox.definitions, first=True)
+        if pending:
+            worst = Amounts(tool_calls=len(pending))
+        else:
+            worst = self._shared.planner.worst_case(work, toolbox.definitions, first=not work.step)
         recorded = await self._record(used=NOTHING, reserve=worst)
         if recorded.refusal:
             raise recorded.refusal

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import sqlalchemy as sa
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
 from kgents.agents import repository, runs
+from kgents.agents.conversation import dump_message
 from kgents.agents.executor import Executor
 from kgents.agents.ledger_ops import StepRecord, queue_row
 from kgents.agents.model import Agent, AgentDefinition
@@ -17,11 +19,13 @@ from kgents.agents.prepare import Planner
 from kgents.agents.tools.toolbox import Toolbox
 from kgents.bus.nats import BusUnavailable
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
-from kgents.clock import SystemClock
+from kgents.clock import SystemClock, month_bounds, month_of
 from kgents.config import Settings
 from kgents.errors import Unprocessable
 from kgents.store.engine import Scope
-from kgents.store.tables import usage_events
+from kgents.store.tables import balances, quotas, usage_events
+from kgents.usage.ledger import Posting, post
+from kgents.usage.model import Amounts
 from kgents.workers import runs as working
 from kgents.workers.runs import RunWorker
 from tests.integration.workers.conftest import TENANT
@@ -66,8 +70,10 @@ class Process:
             store=self.claims, bus=bus, clock=clock, planner=planner, executor=self.executor, source="kgents"
         )
 
-    async def queue(self, text: str = "hi", *, attempt: int = 0) -> str:
-        """Record a queued run and put its message into the queue; answers its id."""
+    async def queue(self, text: str = "hi", *, attempt: int = 0, said: Sequence[ModelMessage] = (), **fields) -> str:
+        """Record a queued run, with what was said in its steps so far, and put its message into the queue; answers its
+        id.
+        """
         run = a_run(
             TENANT,
             owner=None,
@@ -75,8 +81,15 @@ class Process:
             status="queued",
             attempt=attempt,
             input={"messages": [{"role": "user", "content": text}]},
+            **fields,
         )
-        await self._ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+        steps = [(TENANT, run.run_id, step, dump_message(message), 0) for step, message in enumerate(said)]
+
+        def unit(connection):
+            repository.insert_runs(connection, [run])
+            repository.insert_steps(connection, steps)
+
+        await self._ledger.write(Scope.system(), unit)
         await self.send(queue_row(TENANT, run.run_id, attempt, 0).payload.encode(), f"{run.run_id}:{attempt}")
         return run.run_id
 
@@ -107,9 +120,21 @@ class Process:
 
         await eventually(has, what=f"{number} deliveries")
 
+    async def limit(self, meter: str, most: int) -> None:
+        """Give the tenant a quota."""
+        row = {"tenant_id": TENANT, "meter": meter, "monthly_limit": most}
+        await self._ledger.write(Scope.system(), lambda connection: connection.execute(sa.insert(quotas), row))
+
+    async def balances(self) -> dict[str, tuple[Amounts, Amounts]]:
+        """What was used and what is reserved, by month."""
+        rows = await self._ledger.read(Scope.system(), lambda connection: connection.execute(sa.select(balances)).all())
+        return {row.period: (Amounts(*row[2:6]), Amounts(*row[6:10])) for row in rows}
+
     async def events(self) -> dict[str, int]:
         """The usage events of all runs, as `step:meter`, with their quantities."""
-        rows = await self._ledger.read(Scope.system(), lambda connection: connection.execute(sa.select(usage_events)))
+        rows = await self._ledger.read(
+            Scope.system(), lambda connection: connection.execute(sa.select(usage_events)).all()
+        )
         return {row.event_id.partition(":")[2]: row.quantity for row in rows}
 
     async def emptied(self) -> None:
@@ -247,6 +272,53 @@ async def test_tool_calls_that_are_being_recorded_when_their_run_is_cancelled_ar
         await process.reached(run_id, "cancelled")
 
     assert {name: n for name, n in (await process.events()).items() if "tool_calls" in name} == {"1:tool_calls": 2}
+
+
+CALL = ModelResponse([ToolCallPart("calculator", {"expression": "6*7"}, "call_1")])
+
+
+@pytest.mark.parametrize(("meter", "said"), [("output_tokens", ()), ("tool_calls", (CALL,))])
+async def test_a_run_that_was_begun_and_has_nothing_reserved_goes_on_only_within_the_quota(process, meter, said):
+    await process.limit(meter, 0)
+
+    async with running(process.worker):
+        run_id = await process.queue(attempt=1, said=said, period=month_of(SystemClock().now()))
+        await process.reached(run_id, "failed")
+
+    assert (await process.run(run_id)).error["code"] == "quota-exceeded"
+    assert await process.events() == {}
+
+
+LAST_MONTH = {"created_at": month_bounds("2026-01")[0], "period": "2026-01", "reserved": Amounts(1, 20, 10, 0)}
+
+
+async def test_a_run_of_a_month_that_is_over_is_begun_only_within_the_quota_of_this_one(process):
+    await process.limit("runs", 0)
+
+    async with running(process.worker):
+        run_id = await process.queue(**LAST_MONTH)
+        await process.reached(run_id, "failed")
+
+    assert (await process.run(run_id)).error["code"] == "quota-exceeded"
+    assert await process.events() == {}
+
+
+async def test_what_a_run_had_reserved_in_a_month_that_is_over_is_released_there(process, ledger):
+    reserved = Posting(TENANT, LAST_MONTH["created_at"], reserve=LAST_MONTH["reserved"])
+    await ledger.write(Scope.system(), lambda connection: post(connection, [reserved], source="kgents"))
+    await process.limit("runs", 1)
+
+    async with running(process.worker):
+        await process.queue("/sleep 0.1 /words 1000", **LAST_MONTH)
+        this_month = month_of(SystemClock().now())
+
+        async def moved():
+            return (await process.balances()).get(this_month)
+
+        _, reserved = await eventually(moved, what="it is reserved for in this month")
+
+    assert reserved.runs == 1
+    assert (await process.balances())["2026-01"] == (Amounts(), Amounts())
 
 
 async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_without_using_up_its_attempts(
