@@ -202,6 +202,17 @@ def _claiming(usage: dict[str, Any]) -> Callable[[asyncio.StreamWriter, Any], Aw
     return scene
 
 
+async def _usage_in_each(writer: asyncio.StreamWriter, _body: Any) -> None:
+    """A stream whose chunks each report the usage so far."""
+    await _start_stream(writer)
+    for number, word in enumerate(("Hello ", "from ", "upstream"), 1):
+        usage = json.dumps({**USAGE, "completion_tokens": number})
+        await _piece(writer, _event({"content": word}).replace(b'"choices"', f'"usage": {usage}, "choices"'.encode()))
+    await _piece(writer, _event({}, "stop").replace(b'"choices"', f'"usage": {json.dumps(USAGE)}, "choices"'.encode()))
+    await _piece(writer, b"data: [DONE]\n\n")
+    await _piece(writer, b"")
+
+
 async def _hang(_writer: asyncio.StreamWriter, _body: Any) -> None:
     await asyncio.Event().wait()
 
@@ -333,6 +344,7 @@ _SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
     "quota": _error("429 Too Many Requests", code="insufficient_quota"),
     "context": _error("400 Bad Request", code="context_length_exceeded"),
     "redirect": _error("307 Temporary Redirect", "location: http://127.0.0.1:9/\r\n"),
+    "usage-in-each": _usage_in_each,
     "hang": _hang,
     "hang-midway": _hang_midway,
     "close": _close,

@@ -182,7 +182,9 @@ class Executor:
             self._stranded.pop(run.run_id, None)
 
     async def fail(self, run: Run, error: KgentsError) -> None:
-        """Record that a run which is this instance's can't be carried out. Raises Unavailable."""
+        """Record that a run which is this instance's can't be carried out; of one that another process has by now, or
+        that has ended, nothing. Raises Unavailable.
+        """
         now = self._clock.now()
         finish = Finish("failed", error=runs.problem_of(error))
         with self.awaiting(run.run_id):
@@ -254,7 +256,8 @@ class Executor:
             raise continues(run) from error
         finally:
             self._metrics.run_left()
-            self._running.pop(run.run_id, None)
+            if self._running.get(run.run_id) is execution:
+                del self._running[run.run_id]
             if execution.channel:
                 execution.channel.close()
             if publisher:

@@ -39,7 +39,7 @@ from kgents.agents.models.tokens import count_request, count_tokens
 from kgents.agents.prepare import Planner, Work
 from kgents.agents.runs import problem_of
 from kgents.agents.tools.toolbox import Toolbox
-from kgents.clock import Clock
+from kgents.clock import Clock, month_of
 from kgents.config import Settings
 from kgents.errors import KgentsError, ModelFailed, ModelTimeout
 from kgents.telemetry import genai, traces
@@ -87,6 +87,7 @@ class RunTask:
         self._outlet = outlet
         self._stream = stream
         self._calling = False
+        self._tool_calls = 0  # begun since the last record
         self._estimated = False
         self._text: list[str] = []
         self._streamed: StreamedResponse | None = None
@@ -120,7 +121,8 @@ class RunTask:
         return await self.abandon("failed", failure)
 
     async def abandon(self, status: RunStatus, error: KgentsError | None) -> Finish:
-        """Record the end of a run that is not going to answer, with the usage of the model call that was cut off.
+        """Record the end of a run that is not going to answer, with the usage of the model call that was cut off, or
+        the tool calls that were begun.
 
         A run whose end was recorded meanwhile keeps that end.
         """
@@ -128,7 +130,7 @@ class RunTask:
             self._emit_end(self.finished)
             return self.finished
         text = "".join(self._text)
-        used = self._cut_off(self._heard()) if self._calling else NOTHING
+        used = self._cut_off(self._heard()) if self._calling else Amounts(tool_calls=self._tool_calls)
         finish = Finish(
             status=status,
             output=Output(text, (), "cancelled") if text else None,
@@ -145,8 +147,8 @@ class RunTask:
         opened = Toolbox.open(tools, settings=self._shared.settings, clock=self._shared.clock) if tools else _NO_TOOLS
         async with opened as toolbox:
             parameters = work.parameters(toolbox.definitions)
-            await self._reserve_for(toolbox)
             pending = self._pending()
+            await self._reserve_for(toolbox, pending)
             retries = 0
             while True:
                 if pending:
@@ -169,11 +171,23 @@ class RunTask:
                         code="max-steps",
                     )
 
-    async def _reserve_for(self, toolbox: Toolbox) -> None:
-        """Reserve for what an MCP server's tools add to the first request, which was not known at admission."""
-        if self._work.step or not any(tool["type"] == "mcp" for tool in self._work.definition.tools):
+    async def _reserve_for(self, toolbox: Toolbox, pending: Sequence[ToolCallPart]) -> None:
+        """Reserve for the next step where that was not done for it as it is now: what an MCP server's tools add to the
+        first request was not known at admission; a process may have died before it could end a run that had been
+        refused, or make its next reservation; and what was reserved in another month does not bind this one's quota.
+
+        One transaction gives back the old reservation and makes the new one, so that a crash leaves one or the other,
+        or, after a refusal, none: then whoever goes on with the run asks again.
+        """
+        work = self._work
+        adds_tools = not work.step and any(tool["type"] == "mcp" for tool in work.definition.tools)
+        has_none = work.resumed and not any(work.run.reserved)
+        if not adds_tools and not has_none and work.run.period == month_of(self._shared.clock.now()):
             return
-        worst = self._shared.planner.worst_case(self._work, toolbox.definitions, first=True)
+        if pending:
+            worst = Amounts(tool_calls=len(pending))
+        else:
+            worst = self._shared.planner.worst_case(work, toolbox.definitions, first=not work.step)
         recorded = await self._record(used=NOTHING, reserve=worst)
         if recorded.refusal:
             raise recorded.refusal
@@ -284,6 +298,7 @@ class RunTask:
         parts: list[ToolReturnPart] = []
         for call in calls:
             kind = toolbox.kind_of(call.tool_name)
+            self._tool_calls += 1
             with genai.tool_call(call.tool_name, call.tool_call_id, kind):
                 result = string(await toolbox.call(call.tool_name, call.args_as_dict(raise_if_invalid=False)))
             self._shared.metrics.tool_call(kind)
@@ -382,7 +397,7 @@ class RunTask:
         return recorded
 
     def _recorded(self, used: Amounts, finish: Finish | None, now: int, *, stepped: bool) -> None:
-        self._calling, self._estimated, self._text = False, False, []
+        self._calling, self._estimated, self._tool_calls, self._text = False, False, 0, []
         self.used = self.used.plus(used)
         self.finished, self.finished_at = finish, now
         self._work.step += int(stepped)

@@ -70,10 +70,22 @@ def request_cancel(connection: Connection, tenant_id: str, run_id: str, now: int
 
 
 def end(connection: Connection, run: Run, finish: Finish, now: int, *, source: str) -> None:
-    """Record the end of a run that nobody carries out, and release what it had reserved."""
-    connection.execute(
-        sa.update(runs).where(runs.c.tenant_id == run.tenant_id, runs.c.run_id == run.run_id).values(status="running")
-    )
+    """Record the end of a run that nobody carries out, and release what it had reserved. Nothing is recorded of a run
+    that has ended, or that was begun again since it was read.
+    """
+    found = connection.execute(
+        sa.update(runs)
+        .where(
+            runs.c.tenant_id == run.tenant_id,
+            runs.c.run_id == run.run_id,
+            runs.c.attempt == run.attempt,
+            runs.c.status.in_(("queued", "running")),
+        )
+        .values(status="running")
+        .returning(runs.c.run_id)
+    ).first()
+    if found is None:
+        return
     record = StepRecord(
         run_id=run.run_id,
         tenant_id=run.tenant_id,
@@ -247,13 +259,13 @@ def heartbeats(connection: Connection) -> list[Heartbeat]:
 
 
 def orphans(connection: Connection, dead: Sequence[Heartbeat], limit: int) -> list[Run]:
-    """Running runs whose process has no heartbeat or still one of the `dead`, of one such process after the other,
-    oldest first.
+    """Running runs that have no process, or whose process has no heartbeat or still one of the `dead`, of one such
+    process after the other, oldest first.
     """
     alive = sa.select(processes.c.instance).where(sa.not_(_is_one_of(dead)))
     statement = (
         sa.select(runs)
-        .where(UNFINISHED, runs.c.status == "running", runs.c.owner.not_in(alive))
+        .where(UNFINISHED, runs.c.status == "running", sa.or_(runs.c.owner.is_(None), runs.c.owner.not_in(alive)))
         .order_by(runs.c.owner, runs.c.run_id)
         .limit(limit)
         .with_for_update(skip_locked=True)

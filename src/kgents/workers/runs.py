@@ -133,7 +133,7 @@ class RunWorker:
 
     async def _begin(self, tenant_id: str, run_id: str) -> Execution | float | None:
         """Claim the run and start it. Otherwise answers as `_work`."""
-        if self._executor.carries(run_id):
+        if self._executor.knows(run_id):  # or another message of it is being claimed: it would be begun twice
             return BUSY_DELAY
         with self._executor.awaiting(run_id):
             try:

@@ -194,6 +194,15 @@ def test_what_was_reported_before_the_connection_broke_is_metered_as_reported(te
     assert reports(tenant, run) == {"input_tokens": (11, False), "output_tokens": (3, False)}
 
 
+@pytest.mark.parametrize("model", ["up:answer", "up:usage-in-each"])
+def test_the_usage_of_a_stream_is_the_last_that_was_reported(tenant, agent):
+    body = {"model": agent, "messages": [{"role": "user", "content": "hello"}], "stream": True}
+
+    run = tenant.http.post(CHAT, json=body).headers["x-run-id"]
+
+    assert reports(tenant, run) == {"input_tokens": (11, False), "output_tokens": (3, False)}
+
+
 @pytest.mark.parametrize("model", ["up:no-usage"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_whose_usage_is_not_reported_is_metered_as_an_estimate(tenant, agent, stream):

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import sqlalchemy as sa
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
 from kgents.agents import repository, runs
+from kgents.agents.conversation import dump_message
 from kgents.agents.executor import Executor
-from kgents.agents.ledger_ops import Admission, queue_row
+from kgents.agents.ledger_ops import Admission, StepRecord, queue_row
 from kgents.agents.model import Agent, AgentDefinition
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
+from kgents.agents.tools.toolbox import Toolbox
 from kgents.bus.nats import BusUnavailable
 from kgents.bus.streams import RUNS_STREAM, RUNS_SUBJECT
-from kgents.clock import SystemClock, month_of
+from kgents.clock import SystemClock, month_bounds, month_of
 from kgents.config import Settings
+from kgents.errors import Unprocessable
 from kgents.store.engine import Scope
-from kgents.store.tables import tenants
+from kgents.store.tables import balances, quotas, tenants, usage_events
 from kgents.usage import service
-from kgents.usage.model import NOTHING
+from kgents.usage.ledger import Posting, post
+from kgents.usage.model import NOTHING, Amounts
 from kgents.workers import runs as working
 from kgents.workers.runs import RunWorker
 from tests.integration.workers.conftest import TENANT
@@ -66,8 +71,10 @@ class Process:
             store=self.claims, bus=bus, clock=clock, planner=planner, executor=self.executor, source="kgents"
         )
 
-    async def queue(self, text: str = "hi", *, attempt: int = 0) -> str:
-        """Record a queued run and put its message into the queue; answers its id."""
+    async def queue(self, text: str = "hi", *, attempt: int = 0, said: Sequence[ModelMessage] = (), **fields) -> str:
+        """Record a queued run, with what was said in its steps so far, and put its message into the queue; answers its
+        id.
+        """
         run = a_run(
             TENANT,
             owner=None,
@@ -75,8 +82,15 @@ class Process:
             status="queued",
             attempt=attempt,
             input={"messages": [{"role": "user", "content": text}]},
+            **fields,
         )
-        await self._ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+        steps = [(TENANT, run.run_id, step, dump_message(message), 0) for step, message in enumerate(said)]
+
+        def unit(connection):
+            repository.insert_runs(connection, [run])
+            repository.insert_steps(connection, steps)
+
+        await self._ledger.write(Scope.system(), unit)
         await self.send(queue_row(TENANT, run.run_id, attempt, 0).payload.encode(), f"{run.run_id}:{attempt}")
         return run.run_id
 
@@ -98,6 +112,32 @@ class Process:
 
         await eventually(has, what=f"{run_id} is {status}")
 
+    async def delivered(self, number: int) -> None:
+        """Wait until the queue has delivered that often, again and again the same message or not."""
+
+        async def has() -> bool:
+            info = await self._bus._jetstream.api(f"CONSUMER.INFO.{RUNS_STREAM}.workers")
+            return info["delivered"]["consumer_seq"] >= number
+
+        await eventually(has, what=f"{number} deliveries")
+
+    async def limit(self, meter: str, most: int) -> None:
+        """Give the tenant a quota."""
+        row = {"tenant_id": TENANT, "meter": meter, "monthly_limit": most}
+        await self._ledger.write(Scope.system(), lambda connection: connection.execute(sa.insert(quotas), row))
+
+    async def balances(self) -> dict[str, tuple[Amounts, Amounts]]:
+        """What was used and what is reserved, by month."""
+        rows = await self._ledger.read(Scope.system(), lambda connection: connection.execute(sa.select(balances)).all())
+        return {row.period: (Amounts(*row[2:6]), Amounts(*row[6:10])) for row in rows}
+
+    async def events(self) -> dict[str, int]:
+        """The usage events of all runs, as `step:meter`, with their quantities."""
+        rows = await self._ledger.read(
+            Scope.system(), lambda connection: connection.execute(sa.select(usage_events)).all()
+        )
+        return {row.event_id.partition(":")[2]: row.quantity for row in rows}
+
     async def emptied(self) -> None:
         """Wait until the queue is empty."""
 
@@ -109,7 +149,8 @@ class Process:
 
 @pytest.fixture
 async def process(ledger, bus, metrics) -> AsyncIterator[Process]:
-    agent = Agent("agt_1", TENANT, "a", 1, AgentDefinition(model="kgents:echo"), 0, 0)
+    tools = ({"type": "builtin", "name": "calculator"},)
+    agent = Agent("agt_1", TENANT, "a", 1, AgentDefinition(model="kgents:echo", tools=tools), 0, 0)
     await ledger.write(Scope.system(), lambda connection: repository.insert_agent(connection, agent))
     registry = ModelRegistry(Settings())
     made = Process(ledger, bus, metrics, registry)
@@ -160,6 +201,125 @@ async def test_a_run_that_is_being_claimed_at_the_stop_is_there_to_be_drained(pr
 
         assert not done
         assert process.executor.carries(run_id)
+
+
+@pytest.mark.parametrize("status", ["queued", "completed"])
+async def test_a_process_that_lost_its_run_does_not_end_it(process, ledger, status):
+    run = a_run(TENANT, mode="background", status=status, attempt=2, owner=None)
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+
+    await process.executor.fail(run._replace(status="running", attempt=1, owner="proc_1"), Unprocessable("no model"))
+
+    assert await process.run(run.run_id) == run
+
+
+async def test_of_two_messages_of_one_run_at_once_the_second_comes_again_later(process, monkeypatch):
+    monkeypatch.setattr(working, "BUSY_DELAY", 0.05)
+    process.claims.open.clear()
+    async with running(process.worker):
+        run_id = await process.queue()
+        await process.claims.asked.wait()
+        await process.send(queue_row(TENANT, run_id, 0, 0).payload.encode(), "again")
+        await process.delivered(3)
+        process.claims.open.set()
+        await process.reached(run_id, "completed")
+
+    assert (await process.run(run_id)).attempt == 1
+
+
+TWO_CALLS = '/call calculator {"expression": "6*7"}\n/call calculator {"expression": "6*8"}'
+
+
+async def test_tool_calls_that_were_begun_when_their_run_is_cancelled_are_metered(process, monkeypatch):
+    begun: list[str] = []
+
+    async def call(_toolbox, name, _args):
+        begun.append(name)
+        return await asyncio.Event().wait() if len(begun) == 2 else "42"
+
+    monkeypatch.setattr(Toolbox, "call", call)
+    async with running(process.worker):
+        run_id = await process.queue(TWO_CALLS)
+        await eventually(lambda: len(begun) == 2, what="the second call is under way")
+        process.executor.cancel(run_id)
+        await process.reached(run_id, "cancelled")
+
+    assert (await process.run(run_id)).tool_calls == 2
+    assert (await process.events())["1:tool_calls"] == 2
+
+
+async def test_tool_calls_that_are_being_recorded_when_their_run_is_cancelled_are_metered_once(
+    process, ledger, monkeypatch
+):
+    submit, recording, go_on = ledger.submit, asyncio.Event(), asyncio.Event()
+
+    async def held_up(op, item):
+        recording.set()
+        await go_on.wait()
+        return await submit(op, item)
+
+    def is_step(item):
+        return isinstance(item, StepRecord) and item.used.tool_calls and not item.finish
+
+    def slow(op, item):
+        return asyncio.ensure_future(held_up(op, item)) if is_step(item) else submit(op, item)
+
+    monkeypatch.setattr(ledger, "submit", slow)
+    async with running(process.worker):
+        run_id = await process.queue(TWO_CALLS)
+        await recording.wait()
+        process.executor.cancel(run_id)
+        go_on.set()
+        await process.reached(run_id, "cancelled")
+
+    assert {name: n for name, n in (await process.events()).items() if "tool_calls" in name} == {"1:tool_calls": 2}
+
+
+CALL = ModelResponse([ToolCallPart("calculator", {"expression": "6*7"}, "call_1")])
+
+
+@pytest.mark.parametrize(("meter", "said"), [("output_tokens", ()), ("tool_calls", (CALL,))])
+async def test_a_run_that_was_begun_and_has_nothing_reserved_goes_on_only_within_the_quota(process, meter, said):
+    await process.limit(meter, 0)
+
+    async with running(process.worker):
+        run_id = await process.queue(attempt=1, said=said, period=month_of(SystemClock().now()))
+        await process.reached(run_id, "failed")
+
+    assert (await process.run(run_id)).error["code"] == "quota-exceeded"
+    assert await process.events() == {}
+
+
+LAST_MONTH = {"created_at": month_bounds("2026-01")[0], "period": "2026-01", "reserved": Amounts(1, 20, 10, 0)}
+
+
+async def test_a_run_of_a_month_that_is_over_is_begun_only_within_the_quota_of_this_one(process):
+    await process.limit("runs", 0)
+
+    async with running(process.worker):
+        run_id = await process.queue(**LAST_MONTH)
+        await process.reached(run_id, "failed")
+
+    assert (await process.run(run_id)).error["code"] == "quota-exceeded"
+    assert await process.events() == {}
+
+
+async def test_what_a_run_had_reserved_in_a_month_that_is_over_is_released_there(process, ledger):
+    reserved = Posting(TENANT, LAST_MONTH["created_at"], reserve=LAST_MONTH["reserved"])
+    await ledger.write(Scope.system(), lambda connection: post(connection, [reserved], source="kgents"))
+    await process.limit("runs", 1)
+
+    async with running(process.worker):
+        await process.queue("/sleep 0.1 /words 1000", **LAST_MONTH)
+        this_month = month_of(SystemClock().now())
+
+        async def moved():
+            return (await process.balances()).get(this_month)
+
+        _, reserved = await eventually(moved, what="it is reserved for in this month")
+
+    assert reserved.runs == 1
+    assert (await process.balances())["2026-01"] == (Amounts(), Amounts())
 
 
 async def test_while_run_events_cannot_be_read_a_run_that_was_begun_waits_without_using_up_its_attempts(

@@ -72,6 +72,13 @@ async def test_a_run_whose_process_is_gone_goes_back_to_the_queue(ledger, sweepe
     assert (message["topic"], message["message_id"]) == ("run", "run_1:3")
 
 
+async def test_a_running_run_that_no_process_has_goes_back_to_the_queue(ledger, sweeper, clock):
+    await beat(ledger, "proc_1", clock.now())
+    await begin(ledger, run("run_1", None))
+
+    assert await sweeper.take_up() == 1
+
+
 async def looks(sweeper, ledger, clock, seconds, *, every=1, own=True):
     """Sweep again and again for so many seconds; answers how many runs were taken up. The process that sweeps beats by
     its own clock, as far as the database takes it.

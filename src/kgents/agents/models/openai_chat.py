@@ -7,12 +7,22 @@ from typing import Any
 import yarl
 from openai.types.chat import ChatCompletion
 from pydantic_ai.models import Model
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIStreamedResponse
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.usage import RequestUsage
 
 from kgents.agents.models.chat_client import OPENAI, ChatClient, Session, ValidCompletion
+
+
+class ChatStream(OpenAIStreamedResponse):
+    """pydantic-ai's stream, in which a report of the usage stands for the whole call so far: OpenAI sends one, at the
+    end, and servers that send one with every chunk count from the beginning each time.
+    """
+
+    def _add_usage(self, usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:  # noqa: ARG002
+        if reported:
+            super()._add_usage(usage, reported=True, cumulative=True)
 
 
 class ChatModel(OpenAIChatModel):
@@ -22,6 +32,10 @@ class ChatModel(OpenAIChatModel):
 
     def _validate_completion(self, response: ChatCompletion) -> Any:
         return response if isinstance(response, ValidCompletion) else super()._validate_completion(response)
+
+    @property
+    def _streamed_response_cls(self) -> type[OpenAIStreamedResponse]:
+        return ChatStream
 
     def _map_usage(self, response: ChatCompletion) -> RequestUsage:
         usage = response.usage
