@@ -34,6 +34,10 @@ _SECRETS = re.compile(
     r"|\bAIza[A-Za-z0-9_-]{20,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}|\b(?:gh[pousr]|hf|gsk|xai)[-_][A-Za-z0-9_-]{16,}"
     r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]+|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
 )
+_SILENT = ("mcp", "client")
+"""The loggers of the library `mcp`, which logs what a tenant's server sends, once for each event. What fails there is
+told to the model and in the trace.
+"""
 _clock = SystemClock()
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("log", default=_NOTHING)
@@ -59,6 +63,8 @@ def configure(level: str, process: str, stream: TextIO | None = None) -> None:
     _Requests.lines = _RequestLines(target, process) if number <= logging.INFO else None
     handler = _Forward()
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def flush() -> None:
@@ -172,14 +178,30 @@ def request(method: str, route: str, status: int, duration_ms: float) -> None:
 
 
 class _Forward(logging.Handler):
-    """Other libraries' records, in our form."""
+    """Other libraries' records, in our form.
+
+    Of a message only what stands in the code is written: arguments may hold what a tenant sent, and so may a whole
+    message that was put together when it was logged, as an f-string is. In its place stands where it was logged.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger(record.name)
         error = record.exc_info[1] if record.exc_info else None
-        # Only the template of the message: its arguments may hold what a tenant sent.
-        template = str(record.msg).splitlines()[0][:200] if record.msg else ""
-        log.log(record.levelno, "library", library=record.name, message=template, exc_info=error)
+        if _is_constant(record.msg):
+            said = {"message": (record.msg.splitlines() or [""])[0][:200]}
+        else:
+            said = {"logged_at": f"{record.filename}:{record.lineno} {record.funcName}"}
+        log.log(record.levelno, "library", library=record.name, **said, exc_info=error)
+
+
+def _is_constant(message: object) -> bool:
+    """Whether a message is a text in the code of a function that now runs. Wrappers of loggers pass texts on, so all of
+    them are asked.
+    """
+    frame = sys._getframe() if isinstance(message, str) else None
+    while frame is not None and message not in frame.f_code.co_consts:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _with_bound(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

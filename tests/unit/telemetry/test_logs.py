@@ -115,6 +115,51 @@ def test_other_libraries_come_through_in_the_same_form_without_their_arguments(l
     assert (log.last["event"], log.last["library"], log.last["message"]) == ("library", "some.library", "refused %s")
 
 
+def test_a_message_that_was_put_together_is_logged_as_its_place(log: Log) -> None:
+    text = "a tenant's text"
+    logging.getLogger("some.library").warning(f"refused {text}")
+    assert text not in log.text
+    assert "message" not in log.last
+    assert log.last["logged_at"].startswith("test_logs.py:")
+    assert log.last["logged_at"].endswith(" test_a_message_that_was_put_together_is_logged_as_its_place")
+
+
+def test_a_template_that_was_put_together_is_logged_as_its_place(log: Log) -> None:
+    text = "a tenant's text"
+    logging.getLogger("some.library").warning(f"refused {text}: %s", "why")
+    assert text not in log.text
+    assert "logged_at" in log.last
+
+
+def test_a_plain_message_of_a_library_is_logged_with_its_exception(log: Log) -> None:
+    """As nats-py and uvicorn log: without arguments."""
+    try:
+        raise ValueError("a tenant's text")
+    except ValueError:
+        logging.getLogger("nats.aio.client").exception("nats: encountered error\n")
+    assert (log.last["message"], log.last["exception"]) == ("nats: encountered error", "ValueError")
+
+
+def test_a_message_that_a_librarys_wrapper_logs_is_a_message(log: Log) -> None:
+    def warn(message: str) -> None:
+        logging.getLogger("some.library").warning(message)
+
+    warn("Unsupported upgrade request.")
+    assert log.last["message"] == "Unsupported upgrade request."
+
+
+def test_an_exception_that_is_logged_as_the_message_is_not_written(log: Log) -> None:
+    logging.getLogger("uvicorn.error").error(ValueError("a tenant's text"))
+    assert "a tenant's text" not in log.text
+    assert "logged_at" in log.last
+
+
+@pytest.mark.parametrize("library", ["mcp.client.streamable_http", "client"])
+def test_the_client_of_tool_servers_logs_nothing(log: Log, library: str) -> None:
+    logging.getLogger(library).error("Unknown SSE event")
+    assert log.text == ""
+
+
 def test_a_stream_that_is_gone_stops_nothing() -> None:
     stream = io.StringIO()
     logs.configure("info", "api", stream=stream)
