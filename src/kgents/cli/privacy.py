@@ -40,7 +40,7 @@ def export_to(tenant_id: str, target: Path) -> Exported:
 
     async def work() -> Exported:
         async with _opened(settings, settings.database_url) as (store, bus):
-            return await export(store, bus, tenant_id, target, clock=SystemClock(), tell=note)
+            return await export(store, bus, tenant_id, target, operator=_operator(), clock=SystemClock(), tell=note)
 
     return _run(work)
 

@@ -23,7 +23,7 @@ from kgents.bus.stored_events import events_of, runs_with_events
 from kgents.clock import Clock, to_rfc3339
 from kgents.errors import Conflict, Unavailable
 from kgents.privacy import repository
-from kgents.privacy.repository import Row
+from kgents.privacy.repository import EXPORT, Row
 from kgents.store.engine import Scope, Store
 from kgents.store.tables import (
     agent_versions,
@@ -108,10 +108,18 @@ class _File:
 
 
 async def export(
-    store: Store, bus: Client, tenant_id: str, target: Path, *, clock: Clock, tell: Callable[[str], None]
+    store: Store,
+    bus: Client,
+    tenant_id: str,
+    target: Path,
+    *,
+    operator: str,
+    clock: Clock,
+    tell: Callable[[str], None],
 ) -> Exported:
     """Write everything that a tenant has into the folder `target`, or into one file where its name ends with .tar.gz.
-    It must not be there yet, and is there once it is whole. Memory does not grow with the tenant.
+    It must not be there yet, and is there once it is whole. Memory does not grow with the tenant. That `operator`
+    exports it is in the platform's audit log before anything of it is read.
 
     Raises NotFound, Conflict for a target that is there, Unavailable.
     """
@@ -119,6 +127,10 @@ async def export(
         raise no_tenant(tenant_id)
     unfinished = _begin(target)
     try:
+        begun = partial(
+            repository.record, action=EXPORT, tenant_id=tenant_id, operator=operator, detail={}, now=clock.now()
+        )
+        await store.write(Scope.system(), begun)
         files = [described async for described in _write(store, bus, tenant_id, unfinished, tell)]
         manifest = {
             "format": FORMAT,

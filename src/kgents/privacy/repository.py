@@ -29,6 +29,7 @@ from kgents.store.tables import (
 from kgents.tenants.model import PLATFORM, SYSTEM
 
 ERASE, ERASED = "tenant.erase", "tenant.erased"  # actions in the platform's audit log: begun, done
+EXPORT = "tenant.export"  # begun
 UNFINISHED = sa.text("runs.status IN ('queued', 'running')")
 _BY_RUN: tuple[Table, ...] = (messages, run_steps)
 
@@ -142,7 +143,7 @@ def finish(connection: Connection, tenant_id: str) -> dict[str, int]:
 
 
 def record(connection: Connection, action: str, tenant_id: str, operator: str, detail: Row, now: int) -> None:
-    """Write into the platform's audit log that an erasure was begun or done, and by whom."""
+    """Write into the platform's audit log that an erasure or export was begun or done, and by whom."""
     connection.execute(
         sa.insert(audit_log),
         {

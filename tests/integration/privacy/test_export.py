@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from kgents.clock import SystemClock
-from kgents.errors import Conflict, NotFound
+from kgents.errors import Conflict, NotFound, Unavailable
 from kgents.privacy import export as exporting
 from kgents.privacy.export import Exported, export
 from kgents.store.engine import Scope, open_store
 from kgents.store.tables import agent_versions
+from kgents.tenants.model import PLATFORM
 from tests.integration.conftest import Database
 from tests.integration.privacy.conftest import CANARY, World
 
@@ -32,7 +33,9 @@ async def exported(world: World, database: Database, tenant: str, target: Path) 
     """An export as the application's role, which row-level security binds."""
     store = open_store(database.url)
     try:
-        return await export(store, world.bus, tenant, target, clock=SystemClock(), tell=lambda text: None)
+        return await export(
+            store, world.bus, tenant, target, operator="tester", clock=SystemClock(), tell=lambda text: None
+        )
     finally:
         await store.close()
 
@@ -102,6 +105,23 @@ async def test_a_tenant_of_many_pages_is_whole(
     done = await exported(world, database, mine, tmp_path / "out")
     found = [event["event_id"] for event in read(tmp_path / "out", "usage_events")]
     assert (len(found), len(set(found)), done.counts["usage_events.jsonl"]) == (21, 21, 21)
+
+
+async def test_an_export_is_in_the_platforms_audit_log_before_anything_is_read(
+    world: World, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = await world.plant("mine")
+
+    def fail(*_args: object, **_fields: object) -> None:
+        raise Unavailable("The database went away.")
+
+    monkeypatch.setattr(exporting, "_write", fail)
+    with pytest.raises(Unavailable):
+        await exported(world, database, mine, tmp_path / "out")
+
+    [entry] = [row for row in (await world.rows())["audit_log"] if row["action"] == "tenant.export"]
+    assert (entry["tenant_id"], entry["object_id"]) == (PLATFORM, mine)
+    assert json.loads(entry["detail"]) == {"operator": "tester"}
 
 
 async def test_what_is_there_is_not_written_over(world: World, database: Database, tmp_path: Path) -> None:
