@@ -290,6 +290,15 @@ def _garbage(data: bytes, kind: str) -> Callable[[asyncio.StreamWriter, Any], Aw
     return scene
 
 
+def _unreadable(choices: list[Any], usage: dict[str, int] | None = USAGE) -> bytes:
+    """A completion that is well but for its choices."""
+    body = {"id": "c1", "object": "chat.completion", "created": 1, "model": "up", "choices": choices, "usage": usage}
+    return json.dumps(body).encode()
+
+
+_CUSTOM_CALL = {"id": "call_1", "type": "custom", "custom": {"name": "x", "input": "y"}}
+
+
 async def _not_http(writer: asyncio.StreamWriter, _body: Any) -> None:
     writer.write(b"\x00\x01\x02 SSH-2.0-OpenSSH_9.2\r\n\r\n")
     await writer.drain()
@@ -360,6 +369,21 @@ _SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
     "other-json": _garbage(b'data: {"choices": "x", "id": []}\n\n', "application/json"),
     "null-json": _garbage(b"null", "application/json"),
     "binary": _garbage(bytes(range(256)) * 40, "application/json"),
+    "no-choices": _garbage(_unreadable([]), "application/json"),
+    "no-choices-and-no-usage": _garbage(_unreadable([], None), "application/json"),
+    "null-message": _garbage(_unreadable([{"index": 0, "finish_reason": "stop", "message": None}]), "application/json"),
+    "custom-call": _garbage(
+        _unreadable(
+            [
+                {
+                    "index": 0,
+                    "finish_reason": "tool_calls",
+                    "message": {"role": "assistant", "content": None, "tool_calls": [_CUSTOM_CALL]},
+                }
+            ]
+        ),
+        "application/json",
+    ),
     "not-http": _not_http,
     "obeys": _obey,
     "bomb": _bomb,

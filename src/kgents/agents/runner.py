@@ -33,8 +33,8 @@ from kgents.agents.conversation import before_half, dump_message, output_of, out
 from kgents.agents.events import EventType
 from kgents.agents.ledger_ops import Finish, Recorded, StepRecord
 from kgents.agents.model import Output, Run, RunStatus
+from kgents.agents.models.failures import UnreadableAnswer, translate
 from kgents.agents.models.json_schema import complaint
-from kgents.agents.models.registry import translate
 from kgents.agents.models.tokens import count_request, count_tokens
 from kgents.agents.prepare import Planner, Work
 from kgents.agents.runs import problem_of
@@ -91,6 +91,7 @@ class RunTask:
         self._estimated = False
         self._text: list[str] = []
         self._streamed: StreamedResponse | None = None
+        self._unreadable: UnreadableAnswer | None = None
         self._parameters = ModelRequestParameters()
         run = work.run
         self.finished: Finish | None = None
@@ -209,7 +210,8 @@ class RunTask:
 
     async def _call_model(self, parameters: ModelRequestParameters) -> tuple[ModelResponse, Amounts]:
         work = self._work
-        self._calling, self._text, self._streamed, self._parameters = True, [], None, parameters
+        self._calling, self._text, self._parameters = True, [], parameters
+        self._streamed = self._unreadable = None
         started = perf_counter()
         with genai.model_call(
             work.definition.model,
@@ -225,6 +227,7 @@ class RunTask:
                 else:
                     response = sound(await work.model.request(work.history, work.settings, parameters))
             except Exception as error:
+                self._unreadable = error if isinstance(error, UnreadableAnswer) else None
                 self._calling = self._was_answered()
                 raise translate(error) from error
             usage = response.usage
@@ -242,19 +245,29 @@ class RunTask:
         return response, used
 
     def _heard(self) -> str:
-        """What came of a stream so far."""
+        """What came of an answer so far."""
+        if self._unreadable:
+            return self._unreadable.text
         return said(sound(self._streamed.get())) if self._streamed else ""
 
     def _was_answered(self) -> bool:
         """Whether anything came of a call: one that failed before its first word was not answered, and providers don't
         charge for it.
         """
-        return bool(self._heard()) or self._reported() is not None
+        return self._unreadable is not None or bool(self._heard()) or self._reported() is not None
+
+    def _reported_so_far(self) -> RequestUsage | None:
+        """The usage that was reported of a call without an answer."""
+        answer = self._unreadable or self._streamed
+        return answer.usage if answer and _is_report(answer.usage) else None
 
     def _reported(self) -> RequestUsage | None:
-        """The usage that a stream reported with its end, which stands as it is, whatever came after."""
-        stream = self._streamed
-        return stream.usage if stream and stream.finish_reason and _is_report(stream.usage) else None
+        """The usage that was reported with the end of an answer, which stands as it is, whatever came after."""
+        if self._unreadable:
+            in_full = self._unreadable.in_full
+        else:
+            in_full = bool(self._streamed and self._streamed.finish_reason)
+        return self._reported_so_far() if in_full else None
 
     async def _call_streaming(self, parameters: ModelRequestParameters) -> ModelResponse:
         work = self._work
@@ -286,7 +299,7 @@ class RunTask:
         """
         if reported := self._reported():
             return Amounts(int(self._work.step == 0), reported.input_tokens, reported.output_tokens)
-        usage = self._streamed.usage if self._streamed and _is_report(self._streamed.usage) else None
+        usage = self._reported_so_far()
         self._estimated = True
         return Amounts(
             int(self._work.step == 0),

@@ -203,6 +203,22 @@ def test_the_usage_of_a_stream_is_the_last_that_was_reported(tenant, agent):
     assert reports(tenant, run) == {"input_tokens": (11, False), "output_tokens": (3, False)}
 
 
+@pytest.mark.parametrize("model", ["up:no-choices", "up:null-message", "up:custom-call"])
+def test_what_was_reported_with_an_answer_that_cannot_be_read_is_metered_as_reported(tenant, agent):
+    run = tenant.run("hello", agent)
+
+    assert run["error"]["code"] == "model-failed"
+    assert reports(tenant, run["id"]) == {"input_tokens": (11, False), "output_tokens": (3, False)}
+    tenant.check_nothing_is_left_over()
+
+
+@pytest.mark.parametrize("model", ["up:no-choices-and-no-usage"])
+def test_an_answer_that_cannot_be_read_and_reports_no_usage_is_metered_as_an_estimate(tenant, agent):
+    run = tenant.run("hello", agent)
+
+    assert {estimated for _, estimated in reports(tenant, run["id"]).values()} == {True}
+
+
 @pytest.mark.parametrize("model", ["up:no-usage"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_whose_usage_is_not_reported_is_metered_as_an_estimate(tenant, agent, stream):

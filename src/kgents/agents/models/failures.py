@@ -25,10 +25,23 @@ from pydantic_ai.exceptions import (
     ModelTimeoutError,
     UserError,
 )
+from pydantic_ai.usage import RequestUsage
 
 from kgents.errors import KgentsError, ModelFailed, ModelTimeout, Unprocessable
 
 MAX_RETRY_AFTER = 3600
+
+
+class UnreadableAnswer(Exception):
+    """A provider answered, and charges for it, with what can't be read; its `__cause__` says why. `usage` is what it
+    reported of the call, `in_full` where it reported both counts, and `text` as much of the answer as there is.
+    """
+
+    def __init__(self, usage: RequestUsage, *, in_full: bool, text: str) -> None:
+        super().__init__("the answer can't be read")
+        self.usage = usage
+        self.in_full = in_full
+        self.text = text
 
 
 def translate(error: BaseException) -> KgentsError:
@@ -41,6 +54,8 @@ def translate(error: BaseException) -> KgentsError:
     """
     if isinstance(error, KgentsError):
         return error
+    if isinstance(error, UnreadableAnswer) and error.__cause__:
+        return translate(error.__cause__)
     if isinstance(error, ModelTimeoutError | ModelRequestTimeout | httpx2.TimeoutException | TimeoutError):
         return ModelTimeout("The model provider did not answer in time. Try again, or ask for a shorter answer.")
     if isinstance(error, ModelHTTPError) and error.status_code in (408, 504):
