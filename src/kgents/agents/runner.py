@@ -145,7 +145,12 @@ class RunTask:
     async def _steps(self) -> Finish:
         work = self._work
         tools = work.definition.tools
-        opened = Toolbox.open(tools, settings=self._shared.settings, clock=self._shared.clock) if tools else _NO_TOOLS
+        shared, tenant_id = self._shared, work.run.tenant_id
+        opened = (
+            Toolbox.open(tools, tenant_id=tenant_id, settings=shared.settings, clock=shared.clock)
+            if tools
+            else _NO_TOOLS
+        )
         async with opened as toolbox:
             parameters = work.parameters(toolbox.definitions)
             pending = self._pending()

@@ -23,7 +23,9 @@ ALLOWED = Settings(egress_allow=["127.0.0.0/8"])
 
 @pytest.fixture
 async def box() -> AsyncIterator[Toolbox]:
-    async with Toolbox.open([{"type": "builtin", "name": "http_get"}], settings=ALLOWED, clock=ManualClock()) as opened:
+    async with Toolbox.open(
+        [{"type": "builtin", "name": "http_get"}], tenant_id="ten_1", settings=ALLOWED, clock=ManualClock()
+    ) as opened:
         yield opened
 
 
@@ -45,7 +47,9 @@ async def test_an_exempted_host_name_may_be_inside() -> None:
     settings = Settings(egress_allow=["localhost"])
     async with (
         serve() as server,
-        Toolbox.open([{"type": "builtin", "name": "http_get"}], settings=settings, clock=ManualClock()) as box,
+        Toolbox.open(
+            [{"type": "builtin", "name": "http_get"}], tenant_id="ten_1", settings=settings, clock=ManualClock()
+        ) as box,
     ):
         assert await box.call("http_get", {"url": f"http://localhost:{server.port}/"}) == "canary"
         assert (await box.call("http_get", {"url": server.url})).startswith("Error: ")
@@ -193,7 +197,9 @@ async def test_sends_the_name_as_host_and_nothing_of_this_process(box: Toolbox) 
     settings = Settings(egress_allow=["localhost"])
     async with (
         serve() as server,
-        Toolbox.open([{"type": "builtin", "name": "http_get"}], settings=settings, clock=ManualClock()) as named,
+        Toolbox.open(
+            [{"type": "builtin", "name": "http_get"}], tenant_id="ten_1", settings=settings, clock=ManualClock()
+        ) as named,
     ):
         await named.call("http_get", {"url": f"http://localhost:{server.port}/a?b=c"})
         names = sorted(line.partition(":")[0].lower() for line in lines_of(server))

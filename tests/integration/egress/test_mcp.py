@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
+from pydantic import ValidationError
 
 from kgents.agents.tools import mcp as mcp_tools
-from kgents.agents.tools.toolbox import Toolbox
+from kgents.agents.tools.toolbox import MAX_OPENING, Toolbox
 from kgents.clock import ManualClock
 from kgents.config import Settings
 from kgents.telemetry import traces
@@ -54,7 +56,7 @@ def weather_server(seen: list[str]) -> MCPServer:
 
     @server.tool()
     def long() -> str:
-        return "x" * 500_000
+        return "x" * 200_000
 
     return server
 
@@ -90,9 +92,9 @@ async def url(seen: list[str], heads: list[dict[bytes, bytes]]) -> AsyncIterator
     await task
 
 
-def opened(url: str, settings: Settings = ALLOWED, **extra: Any) -> Any:
-    tools = [{"type": "builtin", "name": "clock"}, {"type": "mcp", "name": "weather", "url": url, **extra}]
-    return Toolbox.open(tools, settings=settings, clock=ManualClock())
+def opened(url: str, settings: Settings = ALLOWED, *, more: Sequence[dict[str, Any]] = (), **extra: Any) -> Any:
+    tools = [{"type": "builtin", "name": "clock"}, {"type": "mcp", "name": "weather", "url": url, **extra}, *more]
+    return Toolbox.open(tools, tenant_id="ten_1", settings=settings, clock=ManualClock())
 
 
 def names(box: Toolbox) -> list[str]:
@@ -132,7 +134,8 @@ async def test_the_server_goes_on_with_the_trace(url: str, heads: list[dict[byte
 
 async def test_a_long_result_is_cut_off(url: str) -> None:
     async with opened(url) as box:
-        assert len(await box.call("weather_long", {})) < mcp_tools.MAX_RESULT + 100
+        answer = await box.call("weather_long", {})
+    assert answer == "x" * mcp_tools.MAX_RESULT + f"\n[cut off after {mcp_tools.MAX_RESULT} characters]"
 
 
 async def test_arguments_are_checked_before_the_server_is_asked(url: str) -> None:
@@ -258,16 +261,30 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 
 class Scripted:
-    """An MCP server of the handshake's era whose tools are whatever a test says."""
+    """An MCP server of the handshake's era whose tools are whatever a test says, on one page or on `pages` without end.
 
-    def __init__(self, tools: list[dict[str, Any]], result: dict[str, Any] | None = None) -> None:
+    `at_once` is how many clients at most were between their greeting and their list of tools. It greets none before
+    there are `together`.
+    """
+
+    def __init__(
+        self,
+        tools: list[dict[str, Any]],
+        result: dict[str, Any] | None = None,
+        *,
+        pages: bool = False,
+        together: int = 1,
+    ) -> None:
+        self.at_once = 0
+        self._open = 0
+        self._together = together
         self._results = {
             "initialize": {
                 "protocolVersion": "2025-06-18",
                 "capabilities": {"tools": {}},
                 "serverInfo": {"name": "scripted", "version": "1"},
             },
-            "tools/list": {"tools": tools},
+            "tools/list": {"tools": tools, **({"nextCursor": "more"} if pages else {})},
             "tools/call": result or {"content": []},
         }
 
@@ -277,6 +294,12 @@ class Scripted:
         message = await receive()
         request = json.loads(message["body"] or b"{}")
         body: dict[str, Any] = {"jsonrpc": "2.0", "id": request.get("id")}
+        if request.get("method") == "initialize":
+            self._open += 1
+            self.at_once = max(self.at_once, self._open)
+            await eventually(lambda: self.at_once >= self._together)
+        if request.get("method") == "tools/list":
+            self._open -= 1
         if request.get("method") in self._results:
             body["result"] = self._results[request["method"]]
         else:
@@ -288,15 +311,20 @@ class Scripted:
         await send({"type": "http.response.body", "body": json.dumps(body).encode() if status == 200 else b""})
 
 
-async def with_scripted(server: Scripted, use: Any) -> None:
+async def with_scripted(server: Scripted, use: Any, *, servers: int = 1) -> None:
+    """Have `use` called with the toolbox of an agent that has `server` under one or several names."""
     port = free_port()
     running = uvicorn.Server(uvicorn.Config(server, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
     task = asyncio.create_task(running.serve())
     await eventually(lambda: running.started)
-    async with opened(f"http://127.0.0.1:{port}/") as box:
-        await use(box)
-    running.should_exit = True
-    await task
+    url = f"http://127.0.0.1:{port}/"
+    more = [{"type": "mcp", "name": f"more{number}", "url": url} for number in range(servers - 1)]
+    try:
+        async with opened(url, more=more) as box:
+            await use(box)
+    finally:
+        running.should_exit = True
+        await task
 
 
 async def test_strange_names_and_schemas_are_made_to_fit() -> None:
@@ -340,3 +368,86 @@ async def test_images_and_links_are_named() -> None:
         assert await box.call("weather_show", {}) == "[image]\nhttps://example.com/a\ninside"
 
     await with_scripted(Scripted([{"name": "show", "inputSchema": {"type": "object"}}], {"content": content}), use)
+
+
+def tool(**extra: Any) -> dict[str, Any]:
+    return {"name": "show", "inputSchema": {"type": "object"}, **extra}
+
+
+async def unavailable(box: Toolbox) -> None:
+    assert names(box) == ["clock", "weather_unavailable"]
+    assert "The server sent too much" in await box.call("weather_unavailable", {})
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        tool(inputSchema={"type": "object", "enum": [[]] * 100_000}),
+        tool(inputSchema={"type": "object", "enum": [1] * 100_000}),
+        tool(title="x" * 600_000),
+    ],
+    ids=["lists", "numbers", "text"],
+)
+async def test_a_list_of_tools_is_bounded_before_it_is_parsed(listed: dict[str, Any]) -> None:
+    await with_scripted(Scripted([listed]), unavailable)
+
+
+async def test_what_is_wrong_with_a_list_of_tools_is_not_kept() -> None:
+    """It is an error for each tool, some hundred times as large as the list."""
+
+    async def use(box: Toolbox) -> None:
+        assert not [True for kept in gc.get_objects() if type(kept) is ValidationError]
+        assert "its list of tools is not as MCP has it" in await box.call("weather_unavailable", {})
+
+    gc.collect()
+    gc.disable()
+    try:
+        await with_scripted(Scripted([{}] * 1000), use)
+    finally:
+        gc.enable()
+
+
+async def test_the_pages_of_a_list_are_bounded_together() -> None:
+    await with_scripted(Scripted([tool(title="x" * 300_000)], pages=True), unavailable)
+
+
+async def test_the_lists_of_a_runs_servers_are_bounded_together() -> None:
+    async def use(box: Toolbox) -> None:
+        offered = [name.rpartition("_")[2] for name in names(box)[1:]]
+        assert sorted(offered) == ["show", "show", "unavailable"]
+
+    await with_scripted(Scripted([tool(title="x" * 400_000)]), use, servers=3)
+
+
+async def test_a_few_servers_are_opened_at_once() -> None:
+    server = Scripted([tool()], together=MAX_OPENING)
+
+    async def use(box: Toolbox) -> None:
+        assert len(names(box)) == 1 + 2 * MAX_OPENING
+
+    await with_scripted(server, use, servers=2 * MAX_OPENING)
+    assert server.at_once == MAX_OPENING
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"content": [{"type": "text", "text": "x" * 600_000}]},
+        {"content": [], "structuredContent": {"lists": [[]] * 100_000}},
+    ],
+    ids=["text", "lists"],
+)
+async def test_the_answer_to_a_call_is_bounded(result: dict[str, Any]) -> None:
+    async def use(box: Toolbox) -> None:
+        for _ in range(2):  # the connection is made again for the second
+            assert (await box.call("weather_show", {})).startswith("Error: The server sent too much")
+
+    await with_scripted(Scripted([tool()], result), use)
+
+
+async def test_each_call_has_bounds_of_its_own() -> None:
+    async def use(box: Toolbox) -> None:
+        for _ in range(3):
+            assert (await box.call("weather_show", {})).startswith("xxx")
+
+    await with_scripted(Scripted([tool()], {"content": [{"type": "text", "text": "x" * 400_000}]}), use)

@@ -181,7 +181,9 @@ async def get(url: str, allow: tuple[str, ...] = (), resolver: egress.Resolver =
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload[:60])
 async def test_no_payload_reaches_inside(canary: Canary, payload: str) -> None:
-    async with Toolbox.open([{"type": "builtin", "name": "http_get"}], settings=Settings(), clock=ManualClock()) as box:
+    async with Toolbox.open(
+        [{"type": "builtin", "name": "http_get"}], tenant_id="ten_1", settings=Settings(), clock=ManualClock()
+    ) as box:
         answer = await box.call("http_get", {"url": payload.format(port=canary.port)})
     assert answer.startswith("Error: ")
     assert canary.connections == 0

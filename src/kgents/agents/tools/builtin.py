@@ -14,7 +14,7 @@ import httpx2
 from pydantic_ai.tools import ToolDefinition
 
 from kgents.agents.tools.calculator import calculate
-from kgents.agents.tools.egress import EgressRefused, EgressRules, EgressTransport, egress_client, fetch
+from kgents.agents.tools.egress import EgressRefused, EgressRules, EgressTransport, Resolver, egress_client, fetch
 from kgents.agents.tools.failures import ToolError
 from kgents.clock import Clock, to_datetime
 
@@ -34,6 +34,7 @@ class Surroundings:
 
     clock: Clock
     rules: EgressRules
+    resolver: Resolver
 
 
 async def _calculator(arguments: dict[str, Any], _around: Surroundings) -> str:
@@ -52,7 +53,8 @@ async def _clock(arguments: dict[str, Any], around: Surroundings) -> str:
 
 async def _http_get(arguments: dict[str, Any], around: Surroundings) -> str:
     try:
-        async with asyncio.timeout(HTTP_SECONDS), egress_client(EgressTransport(around.rules)) as client:
+        transport = EgressTransport(around.rules, resolver=around.resolver)
+        async with asyncio.timeout(HTTP_SECONDS), egress_client(transport) as client:
             fetched = await fetch(client, arguments["url"], max_bytes=MAX_TEXT)
     except EgressRefused as refused:
         raise ToolError(refused.detail) from refused

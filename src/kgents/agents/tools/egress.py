@@ -9,21 +9,23 @@ the same checks. `KGENTS_EGRESS_ALLOW` names the hosts and networks that an oper
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
+from weakref import WeakValueDictionary
 
 import httpcore2
 import httpx2
 
 from kgents.agents.tools.addresses import Address, Network, is_public
-from kgents.agents.tools.bounded import BoundedStream
+from kgents.agents.tools.bounded import BoundedStream, Budget
 from kgents.errors import Unprocessable
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -38,7 +40,9 @@ _CONNECT_SECONDS = 5.0
 _RESOLVE_SECONDS = 5.0
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
-_resolving = ThreadPoolExecutor(8, "egress-dns")
+_LOOKUPS_OF_TENANT = 4
+_resolving = ThreadPoolExecutor(64, "egress-dns")
+_turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of tenants with a resolver in use
 
 
 class EgressRefused(Unprocessable):
@@ -48,15 +52,30 @@ class EgressRefused(Unprocessable):
     code = "egress-refused"
 
 
-async def system_resolver(host: str, port: int) -> list[str]:
-    """The addresses of a host name, by the system's resolver. Raises OSError, TimeoutError."""
-    found = await asyncio.wait_for(
-        asyncio.get_running_loop().run_in_executor(
-            _resolving, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        ),
-        _RESOLVE_SECONDS,
-    )
-    return [str(info[4][0]) for info in found]
+def resolver_for(tenant_id: str) -> Resolver:
+    """The addresses of a host name, by the system's resolver, which raises OSError or, after 5 s, TimeoutError.
+
+    A tenant chooses which name servers are asked, and a lookup that is given up goes on in its thread for as long as
+    the system tries. So that no tenant takes all threads, its lookups have a few at once, and the next ones wait until
+    one of these is free again.
+    """
+    turns = _turns.setdefault(tenant_id, asyncio.Semaphore(_LOOKUPS_OF_TENANT))
+
+    async def resolve(host: str, port: int) -> list[str]:
+        loop = asyncio.get_running_loop()
+
+        def ended(_work: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(turns.release)
+
+        async with asyncio.timeout(_RESOLVE_SECONDS):
+            await turns.acquire()
+            work = _resolving.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            work.add_done_callback(ended)
+            found = await asyncio.wrap_future(work)
+        return [str(info[4][0]) for info in found]
+
+    return resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +216,17 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
 class EgressTransport(httpx2.AsyncHTTPTransport):
     """An HTTP transport that makes allowed requests only, and bounds what comes back.
 
-    `refused` is its last refusal, for callers whose client reports that as a failed connection.
+    `budget` is what the answers from now on may hold together; without one, each may be MAX_BYTES long. `refused` is
+    the last refusal, for callers whose client reports that as a failed connection.
     """
 
-    def __init__(self, rules: EgressRules, *, max_bytes: int = MAX_BYTES, resolver: Resolver = system_resolver) -> None:
+    def __init__(self, rules: EgressRules, *, resolver: Resolver, budget: Budget | None = None) -> None:
         # The base class would build a pool of its own around a new TLS context, which takes 20 ms.
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_tls(), max_connections=8, network_backend=_CheckedBackend(rules, resolver)
         )
         self._rules = rules
-        self._max_bytes = max_bytes
+        self.budget = budget
         self.refused: EgressRefused | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -241,7 +261,7 @@ class EgressTransport(httpx2.AsyncHTTPTransport):
         return httpx2.Response(
             response.status_code,
             headers=headers,
-            stream=BoundedStream(stream, self._max_bytes, gzip=encoding.endswith("gzip")),
+            stream=BoundedStream(stream, self.budget or Budget(MAX_BYTES), gzip=encoding.endswith("gzip")),
             extensions=response.extensions,
         )
 

@@ -6,6 +6,7 @@ The client runs in a task of its own: it keeps background tasks whose failure wo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import sys
 from collections.abc import Iterable
@@ -15,10 +16,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 import orjson
+from pydantic import ValidationError
 from pydantic_ai.tools import ToolDefinition
 
 from kgents.agents.models.json_schema import check_schema
-from kgents.agents.tools.egress import EgressRules, EgressTransport, egress_client
+from kgents.agents.tools.bounded import Budget
+from kgents.agents.tools.egress import EgressRules, EgressTransport, Resolver, egress_client
 from kgents.agents.tools.failures import ToolError
 from kgents.errors import Unprocessable
 from kgents.telemetry import traces
@@ -33,6 +36,8 @@ MAX_PAGES = 10
 MAX_NAME = 64
 MAX_DESCRIPTION = 4096
 MAX_RESULT = 100_000
+MAX_ANSWER = 524_288  # bytes of what a server sends until its tools are listed, and again for each call
+MAX_MARKS = 65_536  # brackets, commas and colons in these
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +62,27 @@ class _Call(NamedTuple):
 class McpServer:
     """A connection to one MCP server. `open` it, `call` its tools one after the other, `close` it."""
 
-    def __init__(self, name: str, url: str, headers: dict[str, str], rules: EgressRules) -> None:
+    def __init__(self, name: str, url: str, headers: dict[str, str], rules: EgressRules, resolver: Resolver) -> None:
         self.name = name
         self.url = url
         self._headers = headers
         self._rules = rules
+        self._resolver = resolver
+        self.listing: Budget
         self._transport: EgressTransport
         self._task: asyncio.Task[None] | None = None
         self._calls: asyncio.Queue[_Call] = asyncio.Queue()
         self._why = "The connection to the server failed."
 
     async def open(self) -> list[McpTool]:
-        """Connect and list the server's tools. Raises ToolError when that can't be done within 10 s."""
+        """Connect and list the server's tools. Raises ToolError when that can't be done within 10 s and MAX_ANSWER.
+
+        What the server sent for it is in `listing`.
+        """
         if "mcp.client" not in sys.modules:
             await asyncio.to_thread(importlib.import_module, "mcp.client")  # takes 2 s
-        self._transport = EgressTransport(self._rules)
+        self.listing = Budget(MAX_ANSWER, MAX_MARKS)
+        self._transport = EgressTransport(self._rules, resolver=self._resolver, budget=self.listing)
         self._calls = asyncio.Queue()
         ready: asyncio.Future[list[McpTool]] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._serve(ready), name=f"mcp {self.name}")
@@ -108,9 +119,21 @@ class McpServer:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
-            raise ToolError(self._transport.refused.detail if self._transport.refused else self._why)
+            raise ToolError(self._refusal() or self._why)
         finally:
             future.cancel()
+
+    def _refusal(self) -> str | None:
+        """Why we, not the server, ended an exchange."""
+        transport = self._transport
+        if transport.refused:
+            return transport.refused.detail
+        if transport.budget is not None and transport.budget.spent:
+            return (
+                f"The server sent too much: a list of tools, and the answer to a call, may have {MAX_ANSWER} bytes and "
+                f"in these {MAX_MARKS} brackets, commas and colons. Ask it for less."
+            )
+        return None
 
     async def _serve(self, ready: asyncio.Future[list[McpTool]]) -> None:
         from mcp.client import Client
@@ -142,13 +165,14 @@ class McpServer:
 
     async def _answer(self, client: Any, call: _Call) -> None:
         answer = call.answer
+        self._transport.budget = Budget(MAX_ANSWER, MAX_MARKS)
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 result = await client.call_tool(call.remote_name, call.arguments, meta=traces.outgoing())
         except TimeoutError:
             failure = ToolError(f"The tool did not answer within {CALL_SECONDS:g} s.")
         except Exception as error:
-            failure = ToolError(f"The tool failed: {_reason(error)}")
+            failure = ToolError(self._refusal() or f"The tool failed: {_reason(error)}")
         else:
             text = _text_of(result)
             if not result.is_error:
@@ -168,7 +192,11 @@ async def _listed(client: Any) -> list[Any]:
     tools: list[Any] = []
     cursor = None
     for _ in range(MAX_PAGES):
-        page = await client.list_tools(cursor=cursor)
+        page = None
+        with contextlib.suppress(ValidationError):  # which may be large, and is kept by what is raised within
+            page = await client.list_tools(cursor=cursor)
+        if page is None:
+            raise ToolError("its list of tools is not as MCP has it.")
         tools += page.tools
         cursor = page.next_cursor
         if cursor is None or len(tools) >= MAX_TOOLS:
@@ -227,11 +255,13 @@ def _piece(item: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What a server says of a failure; of any other failure only its kind."""
+    """What a server says of a failure, or we do; of any other failure only its kind."""
     from mcp.shared.exceptions import MCPError
 
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, ToolError):
+        return str(error)
     if isinstance(error, MCPError):
         return str(error)[:1000].rstrip(".") + "."
     what = "it can't be reached" if isinstance(error, httpx2.TransportError) else "its answer was not understood"

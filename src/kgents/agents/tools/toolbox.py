@@ -15,10 +15,11 @@ from typing import Any
 from pydantic_ai.tools import ToolDefinition
 
 from kgents.agents.models.json_schema import complaint
+from kgents.agents.tools.bounded import Budget
 from kgents.agents.tools.builtin import BUILTINS, Builtin, Surroundings
-from kgents.agents.tools.egress import EgressRefused, EgressRules
+from kgents.agents.tools.egress import EgressRefused, EgressRules, Resolver, resolver_for
 from kgents.agents.tools.failures import ToolError
-from kgents.agents.tools.mcp import McpServer, McpTool, local_name
+from kgents.agents.tools.mcp import MAX_ANSWER, MAX_MARKS, McpServer, McpTool, local_name
 from kgents.clock import Clock
 from kgents.config import Settings
 from kgents.errors import Unprocessable
@@ -27,6 +28,8 @@ from kgents.telemetry import traces
 Action = Callable[[dict[str, Any]], Awaitable[str]]
 
 MAX_DEFINITIONS = 32
+MAX_OPENING = 4  # tool servers of a run at once
+MAX_LISTS = 2  # times what one server may list: the lists of a run's servers together
 MAX_HEADERS = 32
 MAX_HEADER = 4096
 
@@ -52,19 +55,21 @@ class Toolbox:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, tools: Sequence[dict[str, Any]], *, settings: Settings, clock: Clock
+        cls, tools: Sequence[dict[str, Any]], *, tenant_id: str, settings: Settings, clock: Clock
     ) -> AsyncGenerator[Toolbox]:
-        """The toolbox of an agent's `tools`, each `{"type": "builtin", "name": ...}` or `{"type": "mcp", "name": ...,
-        "url": ..., "headers": {...}}`. Raises nothing for tools that can't be had.
+        """The toolbox of the `tools` of a tenant's agent, each `{"type": "builtin", "name": ...}` or `{"type": "mcp",
+        "name": ..., "url": ..., "headers": {...}}`. Raises nothing for tools that can't be had.
         """
         box = cls()
         servers: list[McpServer] = []
         try:
             if tools:
                 rules = EgressRules.parse(settings.egress_allow)
-                around = Surroundings(clock, rules)
-                servers = [_server(tool, rules) for tool in tools if tool.get("type") == "mcp"]
-                offers = iter(await asyncio.gather(*(_offers(server, rules) for server in servers)))
+                resolver = resolver_for(tenant_id)
+                around = Surroundings(clock, rules, resolver)
+                servers = [_server(tool, rules, resolver) for tool in tools if tool.get("type") == "mcp"]
+                turns, kept = asyncio.Semaphore(MAX_OPENING), Budget(MAX_LISTS * MAX_ANSWER, MAX_LISTS * MAX_MARKS)
+                offers = iter(await asyncio.gather(*(_offers(server, rules, turns, kept) for server in servers)))
                 for tool in tools:
                     if tool.get("type") == "mcp":
                         for definition, run in next(offers):
@@ -113,14 +118,22 @@ def _builtin(tool: Builtin, around: Surroundings) -> tuple[ToolDefinition, Actio
     return tool.definition, lambda arguments: tool.run(arguments, around)
 
 
-def _server(tool: dict[str, Any], rules: EgressRules) -> McpServer:
-    return McpServer(str(tool.get("name", "mcp")), str(tool.get("url", "")), dict(tool.get("headers") or {}), rules)
+def _server(tool: dict[str, Any], rules: EgressRules, resolver: Resolver) -> McpServer:
+    name, url, headers = str(tool.get("name", "mcp")), str(tool.get("url", "")), dict(tool.get("headers") or {})
+    return McpServer(name, url, headers, rules, resolver)
 
 
-async def _offers(server: McpServer, rules: EgressRules) -> list[tuple[ToolDefinition, Action]]:
+async def _offers(
+    server: McpServer, rules: EgressRules, turns: asyncio.Semaphore, kept: Budget
+) -> list[tuple[ToolDefinition, Action]]:
     try:
         rules.check_url(server.url)
-        return [(tool.definition, _remote(server, tool)) for tool in await server.open()]
+        async with turns:
+            listed = await server.open()
+        if not kept.has_room(server.listing.bytes, server.listing.marks):
+            await server.close()
+            raise ToolError("The agent's tool servers list too many tools together. Give it fewer of them.")
+        return [(tool.definition, _remote(server, tool)) for tool in listed]
     except ToolError as error:
         return [_unavailable(server.name, str(error))]
     except EgressRefused as refused:

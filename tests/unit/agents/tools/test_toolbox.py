@@ -17,7 +17,7 @@ BUILTINS = [{"type": "builtin", "name": name} for name in ("calculator", "clock"
 
 
 def opened(tools: list[dict[str, Any]], clock: ManualClock | None = None) -> Any:
-    return Toolbox.open(tools, settings=Settings(), clock=clock or ManualClock())
+    return Toolbox.open(tools, tenant_id="ten_1", settings=Settings(), clock=clock or ManualClock())
 
 
 async def call(name: str, arguments: dict[str, Any], clock: ManualClock | None = None) -> str:
