@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from kgents.agents.models.json_bounds import check_tools_patterns, patterns_in
 from kgents.agents.models.json_schema import check_schema
 from kgents.api.body import Body
 from kgents.errors import InvalidRequest, Unprocessable
@@ -21,7 +22,16 @@ def _schema(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _few_patterns(tools: Any) -> Any:
+    try:
+        check_tools_patterns(patterns_in(tools))
+    except Unprocessable as error:
+        raise ValueError(error.detail) from error
+    return tools
+
+
 Schema = Annotated[dict[str, Any], AfterValidator(_schema)]
+FewPatterns = BeforeValidator(_few_patterns)  # of a list of tools, before the first of their patterns is compiled
 
 
 class TextPart(Body):

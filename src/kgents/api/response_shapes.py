@@ -12,7 +12,7 @@ from kgents.agents.model import Overrides, Run
 from kgents.agents.runner import output_document
 from kgents.api import sse
 from kgents.api.body import Body
-from kgents.api.openai_input import Name, Schema
+from kgents.api.openai_input import FewPatterns, Name, Schema
 from kgents.api.problems import openai_error
 from kgents.clock import SECOND
 from kgents.errors import InvalidRequest, KgentsError
@@ -134,7 +134,7 @@ class ResponsesRequest(Body):
     max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=128)] | None = None
+    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=128), FewPatterns] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None

@@ -23,6 +23,7 @@ BODIES = {
 }
 LISTS = ["/v1/agents", "/v1/sessions", "/v1/runs", "/v1/api-keys", "/v1/audit-log", "/v1/usage/events"]
 NUL = "a\0b"
+PATTERN = {"parameters": {"properties": {"a": {"pattern": "^a"}}}}
 
 
 def head(tenant, path, *lines, method="POST"):
@@ -150,10 +151,12 @@ def test_json_is_accepted_however_it_is_named(tenant, kind):
         (CHAT, "tools", [{"type": "function"}]),
         (CHAT, "tools", [{"type": "function", "function": {"name": "two words"}}]),
         (CHAT, "tools", [{"type": "function", "function": {"name": "f", "parameters": {"type": "nonsense"}}}]),
+        (CHAT, "tools", [{"type": "function", "function": {"name": f"f{n}", **PATTERN}} for n in range(101)]),
         (CHAT, "response_format", {"type": "json_schema"}),
         (CHAT, "response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}),
         ("/v1/responses", "input", []),
         ("/v1/responses", "input", 7),
+        ("/v1/responses", "tools", [{"type": "function", "name": f"f{n}", **PATTERN} for n in range(101)]),
         ("/v1/responses", "max_output_tokens", 2**70),
         ("/v1/responses", "previous_response_id", "x" * 65),
         ("/v1/sessions", "agent", ["echo"]),

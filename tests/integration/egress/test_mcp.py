@@ -344,6 +344,16 @@ async def test_strange_names_and_schemas_are_made_to_fit() -> None:
     await with_scripted(Scripted(tools), use)
 
 
+async def test_the_schemas_of_a_server_with_too_many_patterns_are_left_out() -> None:
+    schema = {"type": "object", "properties": {"a": {"pattern": "^a"}}}
+
+    async def use(box: Toolbox) -> None:
+        schemas = [each.parameters_json_schema for each in box.definitions if each.name.startswith("weather_t")]
+        assert schemas == [schema] * 100 + [{"type": "object"}] * 2
+
+    await with_scripted(Scripted([{"name": f"t{n}", "inputSchema": schema} for n in range(102)]), use)
+
+
 async def test_a_result_is_not_checked_against_the_servers_own_schema() -> None:
     """A server could make that check take hours."""
     pairs = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -17,8 +18,9 @@ import orjson
 from kgents.agents.models.json_bounds import check_keywords, target, visits
 from kgents.errors import Unprocessable
 
-_LINEAR = jsonschema_rs.RegexOptions(size_limit=2_000_000)
-_BACKTRACKING = jsonschema_rs.FancyRegexOptions(backtrack_limit=20_000, size_limit=2_000_000)
+_MAX_COMPILED = 100_000  # bytes of a regular expression
+_LINEAR = jsonschema_rs.RegexOptions(size_limit=_MAX_COMPILED)
+_BACKTRACKING = jsonschema_rs.FancyRegexOptions(backtrack_limit=20_000, size_limit=_MAX_COMPILED)
 MAX_SCHEMA_BYTES = 65_536
 _MAX_DEPTH = 64
 _MAX_VALUES = 10_000
@@ -75,11 +77,19 @@ def _validator(schema: Mapping[str, Any]) -> tuple[Any, bool]:
     try:
         return _compiled(orjson.dumps(schema))
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0][:300]
+        reason = _reason(error)
         raise Unprocessable(
             f"The JSON schema can't be used: {reason}. Use draft 2020-12 with local references (`#/$defs/...`) only.",
             code="schema-invalid",
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    kind = getattr(error, "kind", None)
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.Format) and kind.format == "regex":
+        said = str(getattr(error, "instance", ""))[:200]
+        return f"{said!r} is no regular expression, or too large a one when its repeats are written out"
+    return str(error).partition("\n")[0][:300]
 
 
 @lru_cache(maxsize=32)
@@ -92,12 +102,11 @@ def _compiled(schema: bytes) -> tuple[Any, bool]:
         )
     loaded = orjson.loads(schema)
     make = partial(jsonschema_rs.Draft202012Validator, loaded, offline=True, validate_formats=True)
-    try:
-        validator, backtracks = make(pattern_options=_LINEAR), False
-    except jsonschema_rs.ValidationError:
-        validator, backtracks = make(pattern_options=_BACKTRACKING), True
     check_keywords(loaded)
-    return validator, backtracks
+    try:
+        return make(pattern_options=_LINEAR), False
+    except jsonschema_rs.ValidationError:
+        return make(pattern_options=_BACKTRACKING), True
 
 
 def smallest(schema: Mapping[str, Any]) -> Any:
@@ -137,6 +146,8 @@ class _Builder:
         self._root = root
         self._values = 0
         self._made = 0
+        self._flats: dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        self._targets: dict[str, Any] = {}
 
     def _make(self, count: int) -> None:
         self._made += count
@@ -178,18 +189,30 @@ class _Builder:
 
     def _flat(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """`schema` with its reference, its `allOf`, and the first of its `anyOf` and `oneOf` merged in."""
+        known = self._flats.get(id(schema))
+        if known is None:  # the schema is kept with it, so that its id stays its own
+            known = self._flats[id(schema)] = (schema, self._merged(schema))
+        return known[1]
+
+    def _merged(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         for _ in range(_MAX_DEPTH):
-            merged = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "anyOf", "oneOf")}
             parts = [*schema.get("allOf", ()), *schema.get("anyOf", ())[:1], *schema.get("oneOf", ())[:1]]
             if "$ref" in schema:
-                parts.append(target(self._root, str(schema["$ref"])))
+                parts.append(self._target(str(schema["$ref"])))
             if not parts:
                 break
+            self._make(len(schema) + len(parts))
+            merged = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "anyOf", "oneOf")}
             for part in parts:
                 if isinstance(part, Mapping):
                     self._make(_merge(merged, part))
             schema = merged
         return schema
+
+    def _target(self, reference: str) -> Any:
+        if reference not in self._targets:
+            self._targets[reference] = target(self._root, reference)
+        return self._targets[reference]
 
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
@@ -197,7 +220,7 @@ class _Builder:
         names = list(schema.get("required", ()))
         missing = max(0, _count(schema, "minProperties") - len(names))
         required = set(names)
-        names += [name for name in properties if name not in required][:missing]
+        names += islice((name for name in properties if name not in required), missing)
         self._make(sum(map(len, names)) + len(names))
         return {name: self.value(properties.get(name, others), depth + 1) for name in names}
 

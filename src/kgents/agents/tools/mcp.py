@@ -19,6 +19,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_ai.tools import ToolDefinition
 
+from kgents.agents.models.json_bounds import Patterns, check_tools_patterns, patterns_in
 from kgents.agents.models.json_schema import check_schema
 from kgents.agents.tools.bounded import Budget
 from kgents.agents.tools.egress import EgressRules, EgressTransport, Resolver, egress_client
@@ -206,25 +207,36 @@ async def _listed(client: Any) -> list[Any]:
 
 def _tools(server: str, listed: Iterable[Any]) -> list[McpTool]:
     tools: dict[str, McpTool] = {}
+    patterns = Patterns()
     for tool in listed:
         name = local_name(server, tool.name)
         if name in tools:
             continue
+        schema, patterns = _usable(tool.input_schema, patterns)
         definition = ToolDefinition(
             name=name,
             description=(tool.description or tool.title or "")[:MAX_DESCRIPTION],
-            parameters_json_schema=_usable(tool.input_schema),
+            parameters_json_schema=schema,
         )
         tools[name] = McpTool(definition, tool.name)
     return list(tools.values())
 
 
-def _usable(schema: dict[str, Any]) -> dict[str, Any]:
+def _usable(schema: dict[str, Any], before: Patterns) -> tuple[dict[str, Any], Patterns]:
+    """The schema, or that of any object where it can't be used; and the patterns that are counted by then, which are
+    those of the tools before and its own.
+    """
+    its = patterns_in(schema)
+    patterns = Patterns(before.number + its.number, before.characters + its.characters)
+    try:
+        check_tools_patterns(patterns)
+    except Unprocessable:
+        return {"type": "object"}, before
     try:
         check_schema(schema)
     except Unprocessable:
-        return {"type": "object"}
-    return schema if schema.get("type") == "object" else {**schema, "type": "object"}
+        return {"type": "object"}, patterns
+    return (schema if schema.get("type") == "object" else {**schema, "type": "object"}), patterns
 
 
 def local_name(server: str, tool: str) -> str:

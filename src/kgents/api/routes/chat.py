@@ -20,7 +20,15 @@ from kgents.api.call import Call, RunsWrite
 from kgents.api.follow import live
 from kgents.api.json_route import JsonRoute
 from kgents.api.launch import Ask, launch
-from kgents.api.openai_input import ChatMessage, ChatTool, ResponseFormat, ToolChoice, choice_name, refuse_unsupported
+from kgents.api.openai_input import (
+    ChatMessage,
+    ChatTool,
+    FewPatterns,
+    ResponseFormat,
+    ToolChoice,
+    choice_name,
+    refuse_unsupported,
+)
 from kgents.api.outcome import failure_from_event, failure_of
 from kgents.api.problems import OPENAI_PROBLEMS, openai_error
 from kgents.clock import SECOND
@@ -54,7 +62,7 @@ class ChatRequest(Body):
     stop: str | Annotated[list[str], Field(fail_fast=True, max_length=16)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Literal[1] | None = None
-    tools: Annotated[list[ChatTool], Field(fail_fast=True, max_length=128)] | None = None
+    tools: Annotated[list[ChatTool], Field(fail_fast=True, max_length=128), FewPatterns] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

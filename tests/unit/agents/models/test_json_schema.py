@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import jsonschema_rs
 import orjson
 import pytest
 
+from kgents.agents.models import json_bounds, json_schema
+from kgents.agents.models.json_bounds import visits
 from kgents.agents.models.json_schema import check_schema, complaint, smallest
 from kgents.errors import Unprocessable
 
@@ -24,7 +27,13 @@ from kgents.errors import Unprocessable
         {"const": object()},
         {"enum": ["x" * 70_000]},
         {"allOf": [{"pattern": f"a{n}"} for n in range(31)]},
+        {"allOf": [{"$ref": f"#/default/{n}"} for n in range(31)], "default": [{"pattern": "a"}] * 31},
+        {"patternProperties": {"a" * 1000: {}, "b" * 1001: {}}},
+        {"patternProperties": 3},
+        {"allOf": {"a": {"pattern": "a"}}},
         {"pattern": "(a{1,1000}){1,1000}"},
+        {"pattern": r"\p{L}{40}"},
+        {"$ref": "#/default", "default": {"allOf": [{"$dynamicRef": "#/default"}]}},
         {"$ref": "#name", "$defs": {"a": {"$anchor": "name"}}},
         {"properties": {"a": {"$id": "http://127.0.0.1/x"}}},
         {"items": {"$dynamicRef": "#/$defs/a"}, "$defs": {"a": {}}},
@@ -238,3 +247,129 @@ def test_a_recursive_schema_of_ordinary_size_is_checked_in_full() -> None:
         tree = {"kind": "node", "sons": [tree, tree]}
     assert complaint(schema, tree) is None
     assert complaint(schema, {"kind": "node", "sons": [{"kind": "lea"}]}) is not None
+
+
+TOO_LONG = "at $: checking it against the schema takes too long; a simpler schema is needed"
+LONG_REFERENCE = {"$defs": {"A" * 15_000: True}, "items": {"$ref": "#/$defs/" + "%41" * 15_000}}
+
+
+def names(first: str, count: int) -> dict[str, Any]:
+    return {f"{first}{n}": {} for n in range(count)}
+
+
+def unevaluated(levels: int) -> dict[str, Any]:
+    """A schema whose innermost is visited 3^levels times: for itself and for what is unevaluated around it."""
+    schema: dict[str, Any] = {"properties": {"z": True}}
+    for _ in range(levels):
+        schema = {"allOf": [schema], "unevaluatedProperties": False}
+    return schema
+
+
+class Followed:
+    """How often a reference was read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+        self.count = 0
+        self._target = module.target
+        monkeypatch.setattr(module, "target", self._counted)
+
+    def _counted(self, root: Any, reference: str) -> Any:
+        self.count += 1
+        return self._target(root, reference)
+
+
+class Gone(dict[str, Any]):
+    """An object that knows how often all its names were gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Any:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_a_reference_is_read_once_to_count_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed(monkeypatch, json_bounds)
+    visits(LONG_REFERENCE, [[n] for n in range(4000)], 50_000, backtracks=False)
+    assert followed.count == 1
+
+
+def test_a_reference_is_read_once_to_make_the_smallest_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed(monkeypatch, json_schema)
+    assert smallest({**LONG_REFERENCE, "type": "array", "minItems": 500}) == [None] * 500
+    assert followed.count == 1
+
+
+def test_the_names_of_many_properties_are_not_gone_through_for_small_objects() -> None:
+    properties = Gone(names("a", 4500))
+    visits({"items": {"properties": properties}}, [{"x": n} for n in range(9)], 50_000, backtracks=False)
+    assert properties.times == 0
+
+
+def test_the_names_of_an_object_are_measured_once() -> None:
+    value = Gone(names("a", 1000))
+    schema = {"allOf": [{"title": str(n), "patternProperties": {"^a": True}} for n in range(20)]}
+    visits(schema, value, 50_000, backtracks=False)
+    assert value.times == 1
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "least"),
+    [
+        ({"enum": [{"a": n} for n in range(5000)]}, {"a": 1}, 200),
+        ({"enum": list(range(5000))}, 0.5, 5),
+        ({"const": list(range(10_000))}, [1], 200),
+        ({"required": [*names("a", 5000)]}, names("a", 5000), 50),
+        ({"properties": names("a", 5000)}, names("b", 5000), 50),
+        ({"dependentRequired": {name: ["x"] for name in names("a", 3000)}}, {}, 30),
+        ({"dependentRequired": {"x": [*names("a", 3000)]}}, {"x": 1}, 30),
+        (unevaluated(4), {"z": 1}, 3**4),
+    ],
+    ids=["enum", "scalars", "const", "required", "properties", "dependencies", "dependency", "unevaluated"],
+)
+def test_a_visit_that_looks_at_much_counts_for_many(schema: dict[str, Any], value: Any, least: int) -> None:
+    assert least <= visits(schema, value, 50_000, backtracks=False) < 3 * least
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"enum": [{"a": n} for n in range(5000)]}}, [{"a": 4999}] * 4900),
+        ({"items": {"const": list(range(10_000))}}, [[n] for n in range(4900)]),
+        (unevaluated(12), {"z": 1}),
+    ],
+    ids=["enum", "const", "unevaluated"],
+)
+def test_what_matches_but_takes_too_long_to_check_is_a_complaint(schema: dict[str, Any], value: Any) -> None:
+    assert complaint(schema, value) == TOO_LONG
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"enum": [f"code-{n}" for n in range(3000)]}}, ["code-2999"] * 5000),
+        (LONG_REFERENCE, [[n] for n in range(4000)]),
+        (unevaluated(4), {"z": 1}),
+    ],
+    ids=["enum", "reference", "unevaluated"],
+)
+def test_what_takes_little_time_is_checked_in_full(schema: dict[str, Any], value: Any) -> None:
+    assert complaint(schema, value) is None
+
+
+def test_the_smallest_value_of_many_merged_schemas_is_merged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    merges = []
+    monkeypatch.setattr(json_schema, "_merge", lambda into, part: merges.append(part) or len(part) + len(into))
+    smallest({"type": "array", "minItems": 500, "items": {"allOf": [{"title": "a"}]}})
+    assert len(merges) == 1
+
+
+def test_a_schema_of_too_many_patterns_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonschema_rs, "Draft202012Validator", lambda *_, **__: pytest.fail("it was compiled"))
+    with pytest.raises(Unprocessable, match="has 31 regular expressions with 62 characters"):
+        check_schema({"title": "not compiled", "allOf": [{"pattern": "ab"} for _ in range(31)]})
+
+
+def test_a_pattern_that_is_too_large_is_told_from_a_wrong_type() -> None:
+    with pytest.raises(Unprocessable, match="too large a one"):
+        check_schema({"pattern": r"\p{L}{40}"})
