@@ -167,6 +167,21 @@ BUGS = [
         "make fuzz ARGS='tests/fuzz/test_parsers.py -k chat_requests'",
     ),
     Bug(
+        "A body of a few KB with quotes that never close held up an API process for seconds, one of a MB for hours.",
+        "The look at the depth of JSON began anew at each quote; it takes linear time now, whatever the body.",
+        "pytest tests/contract/api/test_bad_input.py -k quotes; pytest tests/fuzz/test_parsers.py -k 'long or square'",
+    ),
+    Bug(
+        "Of two API keys side by side in a log line the second was not masked.",
+        "The first one's pattern took the beginning of the second for its own end; it ends where another key begins.",
+        "pytest tests/fuzz/test_parsers.py -k 'long and redaction'",
+    ),
+    Bug(
+        "A kgents whose processes died again and again needed 6 s to recover after each time, and sometimes more than 10 s.",
+        "A process was started again after up to 5 s, and a client waited as long; it is 2 s at most now.",
+        "make faults ARGS=tests/faults/test_crash_points.py",
+    ),
+    Bug(
         "At three times the capacity every request waited for seconds, also those of tenants who asked for little, and "
         "the health page did not answer.",
         "Whatever came was begun at once; there are places now, tenants take turns, and what is too much is refused.",
