@@ -177,7 +177,7 @@ BUGS = [
         "pytest tests/fuzz/test_parsers.py -k 'long and redaction'",
     ),
     Bug(
-        "A kgents whose processes died again and again needed 6 s to recover after each time, and sometimes more than 10 s.",
+        "A kgents whose processes died again and again took 6 s to be back each time, and sometimes more than 10 s.",
         "A process was started again after up to 5 s, and a client waited as long; it is 2 s at most now.",
         "make faults ARGS=tests/faults/test_crash_points.py",
     ),
