@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 
-from kgents.agents.tools.bounded import BoundedStream
+from kgents.agents.tools.bounded import BoundedStream, Budget
 
 
 class Endless(httpx2.AsyncByteStream):
@@ -26,6 +26,6 @@ class Endless(httpx2.AsyncByteStream):
 
 async def test_what_follows_gzip_data_is_not_read() -> None:
     endless = Endless(gzip.compress(b"hello"))
-    read = [piece async for piece in BoundedStream(endless, 1000, gzip=True)]
+    read = [piece async for piece in BoundedStream(endless, Budget(1000), gzip=True)]
     assert b"".join(read) == b"hello"
     assert endless.sent == 1
