@@ -287,6 +287,10 @@ class Gone(dict[str, Any]):
         self.times += 1
         return super().__iter__()
 
+    def items(self) -> Any:
+        self.times += 1
+        return super().items()
+
 
 def test_a_reference_is_read_once_to_count_visits(monkeypatch: pytest.MonkeyPatch) -> None:
     followed = Followed(monkeypatch, json_bounds)
