@@ -18,7 +18,7 @@ import orjson
 from kgents.agents.models.json_bounds import check_keywords, target, visits
 from kgents.errors import Unprocessable
 
-_MAX_COMPILED = 100_000  # bytes of a regular expression
+_MAX_COMPILED = 1_000_000  # bytes of a regular expression: `[^\s]{1,255}` needs half of it, and milliseconds
 _LINEAR = jsonschema_rs.RegexOptions(size_limit=_MAX_COMPILED)
 _BACKTRACKING = jsonschema_rs.FancyRegexOptions(backtrack_limit=20_000, size_limit=_MAX_COMPILED)
 MAX_SCHEMA_BYTES = 65_536
