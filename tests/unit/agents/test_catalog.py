@@ -53,10 +53,17 @@ async def test_an_agent_is_read_once() -> None:
     assert (await catalog.get("ten_1", "clerk")).version == 1
 
 
-async def test_of_large_agents_only_the_last_that_were_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def store_of_large(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """Three of its agents have room at a time."""
     monkeypatch.setattr(module, "MAX_BYTES", 10_000)
     store = Reads()
     store.instructions = "x" * 3_000
+    return store
+
+
+async def test_of_large_agents_only_the_last_that_were_asked_for_are_kept(store_of_large: Reads) -> None:
+    store = store_of_large
     catalog = Catalog(store, lambda: True)  # type: ignore[arg-type]
     for name in ("a", "b", "c", "d"):
         await catalog.get("ten_1", name)
@@ -66,10 +73,8 @@ async def test_of_large_agents_only_the_last_that_were_asked_for_are_kept(monkey
     assert store.count == read + 1
 
 
-async def test_an_agent_that_is_forgotten_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
-    store = Reads()
-    store.instructions = "x" * 3_000
+async def test_an_agent_that_is_forgotten_makes_room(store_of_large: Reads) -> None:
+    store = store_of_large
     catalog = Catalog(store, lambda: True)  # type: ignore[arg-type]
     for name in ("a", "b", "c", "d"):
         await catalog.get("ten_1", name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -281,27 +281,18 @@ def refused(call: Call, error: Unauthenticated) -> bytes:
     return sse.event(body, type_="error")
 
 
-async def _stream(call: Call, launched: Launched) -> AsyncIterator[bytes]:
-    run = launched.run
-    if not (launched.execution and launched.channel):
-        yield _end(run)
-        return
-    ended = False
-    try:
-        async with aclosing(live(call, launched.channel)) as events:
-            async for event in events:
-                ended = event is not None and event.terminal
-                yield encode(event) if event else sse.PING
-    except Unauthenticated as error:
-        yield refused(call, error)
-        return
-    if not ended:
+def _stream(call: Call, launched: Launched) -> AsyncIterator[bytes]:
+    execution, channel = launched.execution, launched.channel
+    if not (execution and channel):
+        return _only_end(launched.run)
+
+    async def unended() -> bytes:
         try:
-            run = await launched.execution.result()
+            return _end(await execution.result())
         except KgentsError:
-            yield sse.retry()
-            return
-        yield _end(run)
+            return sse.retry()
+
+    return _sent(call, live(call, channel), unended)
 
 
 def _end(run: Run) -> bytes:
@@ -310,14 +301,24 @@ def _end(run: Run) -> bytes:
 
 
 async def _only_end(run: Run) -> AsyncIterator[bytes]:
-    """The end of a run whose text was deleted: the bus still has that for a day."""
+    """The end of a run that has ended already, or whose text was deleted: the bus still has that for a day."""
     yield _end(run)
 
 
-async def _follow(call: Call, run: Run, after: int) -> AsyncIterator[bytes]:
+def _follow(call: Call, run: Run, after: int) -> AsyncIterator[bytes]:
+    async def unended() -> bytes:
+        return sse.retry()
+
+    return _sent(call, recorded(call, run, after), unended)
+
+
+async def _sent(
+    call: Call, events: AsyncGenerator[RunEvent | None], unended: Callable[[], Awaitable[bytes]]
+) -> AsyncIterator[bytes]:
+    """A run's events until its last, or without that what `unended` says; once the key has ended, `refused`."""
     ended = False
     try:
-        async with aclosing(recorded(call, run, after)) as events:
+        async with aclosing(events):
             async for event in events:
                 ended = event is not None and event.terminal
                 yield encode(event) if event else sse.PING
@@ -325,4 +326,4 @@ async def _follow(call: Call, run: Run, after: int) -> AsyncIterator[bytes]:
         yield refused(call, error)
         return
     if not ended:
-        yield sse.retry()
+        yield await unended()
