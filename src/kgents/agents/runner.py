@@ -48,6 +48,8 @@ from kgents.usage.model import NOTHING, Amounts
 
 OUTPUT_RETRIES = 2
 MOST_REPORTED = 10**9  # tokens of one call that are believed
+MOST_CALLS = 128  # of tools, in one response
+MOST_RESULTS = 4_000_000  # characters of what a run's tools answer, together
 _NO_TOOLS = nullcontext(Toolbox())
 
 
@@ -313,12 +315,22 @@ class RunTask:
         )
 
     async def _call_tools(self, toolbox: Toolbox, calls: Sequence[ToolCallPart]) -> None:
+        if len(calls) > MOST_CALLS:
+            raise ModelFailed(
+                f"The model called {len(calls)} tools at once; {MOST_CALLS} are allowed. Simplify the run's task.",
+                code="too-many-tool-calls",
+            )
         parts: list[ToolReturnPart] = []
+        room = MOST_RESULTS - _answered(self._work.history[-self._work.step :])
         for call in calls:
+            await asyncio.sleep(0)  # some tools only compute, and many in a row would keep other requests waiting
             kind = toolbox.kind_of(call.tool_name)
             self._tool_calls += 1
             with genai.tool_call(call.tool_name, call.tool_call_id, kind):
                 result = string(await toolbox.call(call.tool_name, call.args_as_dict(raise_if_invalid=False)))
+            room -= len(result)
+            if room < 0:
+                result = f"Error: the results of this run's tools have more than {MOST_RESULTS:,} characters together."
             self._shared.metrics.tool_call(kind)
             parts.append(ToolReturnPart(call.tool_name, result, call.tool_call_id))
             self._outlet.emit("tool.result", {"id": call.tool_call_id, "name": call.tool_name, "result": result})
@@ -423,6 +435,12 @@ class RunTask:
 
     def _emit_end(self, finish: Finish) -> None:
         self._outlet.emit(*end_event(finish.status, finish.output, finish.error, self.used))
+
+
+def _answered(messages: Sequence[ModelMessage]) -> int:
+    """How many characters the tools have answered."""
+    parts = (part for message in messages if isinstance(message, ModelRequest) for part in message.parts)
+    return sum(len(part.model_response_str()) for part in parts if isinstance(part, ToolReturnPart))
 
 
 def _is_report(usage: RequestUsage) -> bool:

@@ -319,6 +319,15 @@ class TestRuns:
         assert (run["status"], run["error"]["code"]) == ("failed", "max-steps")
         tenant.check_nothing_is_left_over()
 
+    def test_a_run_that_calls_too_many_tools_at_once_ends(self, tenant):
+        agent = tenant.agent(tools=[{"type": "builtin", "name": "calculator"}])
+
+        run = tenant.run("\n".join(['/call calculator {"expression": "6*7"}'] * 129), agent["id"])
+
+        assert (run["status"], run["error"]["code"]) == ("failed", "too-many-tool-calls")
+        assert run["usage"]["tool_calls"] == 0
+        tenant.check_nothing_is_left_over()
+
     def test_a_tool_is_called_and_counted(self, tenant):
         agent = tenant.agent(tools=[{"type": "builtin", "name": "calculator"}])
 

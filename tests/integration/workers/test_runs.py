@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
-from kgents.agents import repository, runs
+from kgents.agents import repository, runner, runs
 from kgents.agents.conversation import dump_message
 from kgents.agents.executor import Executor
 from kgents.agents.ledger_ops import Admission, StepRecord, queue_row
@@ -246,6 +246,44 @@ async def test_tool_calls_that_were_begun_when_their_run_is_cancelled_are_metere
 
     assert (await process.run(run_id)).tool_calls == 2
     assert (await process.events())["1:tool_calls"] == 2
+
+
+async def test_between_tools_that_only_compute_others_get_their_turn(process, monkeypatch):
+    turns, seen = 0, []
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def call(_toolbox, _name, _args):
+        seen.append(turns)
+        return "42"
+
+    monkeypatch.setattr(Toolbox, "call", call)
+    others = asyncio.create_task(other())
+    async with running(process.worker):
+        await process.reached(await process.queue(TWO_CALLS), "completed")
+    others.cancel()
+
+    assert seen[1] > seen[0]
+
+
+async def test_a_run_s_tools_answer_so_much_and_no_more(process, monkeypatch):
+    monkeypatch.setattr(runner, "MOST_RESULTS", 5)
+
+    async def call(_toolbox, _name, _args):
+        return "12345"
+
+    monkeypatch.setattr(Toolbox, "call", call)
+    async with running(process.worker):
+        run_id = await process.queue(TWO_CALLS)
+        await process.reached(run_id, "completed")
+
+    text = (await process.run(run_id)).output.text
+    assert "12345" in text
+    assert "Error: the results of this run's tools have more than 5 characters together." in text
 
 
 async def test_tool_calls_that_are_being_recorded_when_their_run_is_cancelled_are_metered_once(

@@ -2,8 +2,8 @@
 
 It answers with the last user text, word by word when it is streamed. Some texts make it do more:
 
-- `/call NAME {"json": "arguments"}` calls a tool; several such lines make several calls; the tools' results are the
-  next answer;
+- `/call NAME {"json": "arguments"}` calls a tool; several such lines make several calls, of which the first 256 count;
+  the tools' results are the next answer;
 - `/words N` answers N words; `/sleep SECONDS TEXT` waits between the words of TEXT (which may be a command too);
 - `/fail` or `/fail STATUS` fails as a provider that answers with that HTTP status (500).
 

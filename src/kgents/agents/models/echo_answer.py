@@ -28,6 +28,7 @@ from kgents.errors import Unprocessable
 
 MAX_SLEEP = 30.0
 MAX_WORDS = 100_000
+MAX_CALLS = 256
 
 _CALL = re.compile(r"/call[ \t]+([\w.-]+)[ \t]*(.*)")
 _SLEEP = re.compile(r"(?:/sleep[ \t]+(\d+(?:\.\d+)?|\.\d+)\s*)++(.*)", re.DOTALL)  # of several, the last counts
@@ -120,6 +121,8 @@ def _calls(
             found = _CALL.fullmatch(line.strip())
             if found and found[1] in tools and _is_object(arguments := found[2] or "{}"):
                 calls.append(_call(found[1], arguments, turn, len(calls)))
+            if len(calls) == MAX_CALLS:
+                break
     if not calls and not parameters.allow_text_output and parameters.output_tools:
         calls.append(_forced(parameters.output_tools[0], turn))
     elif not calls and choice == "required":
