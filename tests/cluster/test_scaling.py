@@ -29,9 +29,9 @@ MANY = 4  # pods
 TARGET = os.environ.get("KGENTS_SCALING")
 FULL = bool(TARGET or os.environ.get("KGENTS_FULL"))
 QUIET_SECONDS, BUSY_SECONDS = (30.0, 100.0) if FULL else (10.0, 0.0)
-LONGEST = 180.0  # seconds that it may take until the pods have come, and until they have gone
 PREDICTED_WINDOW = 60  # seconds of the autoscaler's look back before it goes down, where that is to be predicted
 WINDOW = PREDICTED_WINDOW if FULL else 15
+LONGEST = 120.0 + 4 * WINDOW  # seconds that it may take until the pods have come, and, in up to four steps, have gone
 SYNC, RESOLUTION = 5.0, 15.0
 SETTINGS = Settings(
     2,
