@@ -23,7 +23,9 @@ from tests.faults.checker import check
 from tests.support.tenants import tenant_of
 from tests.support.waiting import wait_until
 
-REQUEST = 60  # thousandths of a core that a pod of the API asks for here: a load that two cores can bear is to be much
+# Thousandths of a core that a pod of the API asks for here: a load that two cores can bear is to be much, and three idle
+# pods, which take 60 to 90, little enough for two.
+REQUEST = 90
 QUIET, BUSY = 2.0, 40.0  # requests a second
 MANY = 4  # pods
 TARGET = os.environ.get("KGENTS_SCALING")
@@ -31,7 +33,7 @@ FULL = bool(TARGET or os.environ.get("KGENTS_FULL"))
 QUIET_SECONDS, BUSY_SECONDS = (30.0, 100.0) if FULL else (10.0, 0.0)
 PREDICTED_WINDOW = 60  # seconds of the autoscaler's look back before it goes down, where that is to be predicted
 WINDOW = PREDICTED_WINDOW if FULL else 15
-LONGEST = 120.0 + 4 * WINDOW  # seconds that it may take until the pods have come, and, in up to four steps, have gone
+LONGEST = 120.0 + 4 * WINDOW  # seconds that it may take until the pods have come, and until they have gone
 SYNC, RESOLUTION = 5.0, 15.0
 SETTINGS = Settings(
     2,
