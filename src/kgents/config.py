@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     max_waiting: Annotated[int, Field(ge=1)] = 512
     max_wait: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
     max_connections: Annotated[int, Field(ge=1)] = 4000
+    # How many requests of one tenant an API process has under way at once, streams among them; what is more is refused
+    # with 429.
+    max_tenant_requests: Annotated[int, Field(ge=1)] = 2000
 
     default_requests_per_minute: Annotated[int, Field(ge=1)] = 60_000
     default_tokens_per_minute: Annotated[int, Field(ge=1)] = 10_000_000

@@ -27,6 +27,7 @@ ALLOWED = {
     ("usage/sums.py", "totals"): "a figure for operators",
     ("usage/sums.py", "_tenants"): "reconcile goes through every tenant",
     ("agents/runs.py", "orphans"): "the sweeper serves every tenant",
+    ("agents/runs.py", "first_queued"): "a worker carries out every tenant's runs",
     ("agents/runs.py", "held"): "a process asks for its own runs, whosever they are",
 }
 

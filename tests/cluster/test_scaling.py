@@ -23,8 +23,8 @@ from tests.faults.checker import check
 from tests.support.tenants import tenant_of
 from tests.support.waiting import wait_until
 
-# Thousandths of a core that a pod of the API asks for here: a load that two cores can bear is to be much, and what three
-# idle pods take (60 to 90) little enough for two.
+# Thousandths of a core that a pod of the API asks for here: a load that two cores can bear is to be much, and what
+# three idle pods take (60 to 90) little enough for two.
 REQUEST = 90
 QUIET, BUSY = 2.0, 60.0  # requests a second
 MANY = 4  # pods

@@ -116,6 +116,17 @@ class Claim:
     steps: Sequence[str]
 
 
+def first_queued(connection: Connection, most: int, *, without: Sequence[str]) -> Sequence[tuple[str, str]]:
+    """The oldest queued runs, with their tenants before them; none `without` those."""
+    statement = (
+        sa.select(runs.c.tenant_id, runs.c.run_id)
+        .where(UNFINISHED, runs.c.owner.is_(None), runs.c.status == "queued", runs.c.tenant_id.not_in(without))
+        .order_by(runs.c.run_id)
+        .limit(most)
+    )
+    return [(row.tenant_id, row.run_id) for row in connection.execute(statement)]
+
+
 def claim(
     connection: Connection,
     tenant_id: str,

@@ -18,7 +18,7 @@ A refusal costs a few per cent of a request (gate.py), which is what keeps the g
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from contextvars import Context
 from math import ceil
 from time import perf_counter
@@ -26,7 +26,7 @@ from time import perf_counter
 import structlog
 
 from kgents.config import Settings
-from kgents.errors import Unavailable
+from kgents.errors import RateLimited, Unavailable
 from kgents.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -77,6 +77,8 @@ class Admission:
         self._most_waiting = settings.max_waiting
         self._longest = settings.max_wait
         self._metrics = metrics
+        self._most_of_one = settings.max_tenant_requests
+        self._under_way: Counter[str] = Counter()
         self._flows: dict[str, _Flow] = {}
         self._turns: deque[_Flow] = deque()  # those with requests that wait
         self._ticking = False
@@ -112,6 +114,27 @@ class Admission:
     def overfull(self) -> bool:
         """Whether nobody at all may join the queue."""
         return self.waiting >= 2 * self._most_waiting
+
+    def begin(self, name: str) -> None:
+        """Count a request of this tenant until its `end`, whether it holds a place or only waits: a connection and some
+        memory are its own. Raises RateLimited (`too-many-requests-under-way`).
+        """
+        if self._under_way[name] >= self._most_of_one:
+            raise RateLimited(
+                f"The tenant has {self._most_of_one} requests and streams under way in this process, and may have no "
+                "more. Try again when some of them have ended, or leave long runs to the workers (mode `background`).",
+                code="too-many-requests-under-way",
+                headers={"Retry-After": "1"},
+                limit=self._most_of_one,
+                kind="under_way",
+            )
+        self._under_way[name] += 1
+
+    def end(self, name: str) -> None:
+        """The request is answered, in full or as far as its client heard it."""
+        self._under_way[name] -= 1
+        if not self._under_way[name]:
+            del self._under_way[name]
 
     def enter(self, name: str) -> Place | None:
         """A place for a request of this tenant, if there is one now; None says: `wait`."""

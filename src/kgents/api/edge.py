@@ -90,6 +90,7 @@ class _Exchange:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._extra: list[tuple[bytes, bytes]] = []
         self._place: Place | None = None
+        self._tenant = ""
         self._status = 0
         self._ended = False
         self._path: str = scope["path"]
@@ -112,6 +113,8 @@ class _Exchange:
             finally:
                 if self._place is not None:
                     self._place.leave()
+                if self._tenant:
+                    self._services.admission.end(self._tenant)
                 elapsed = perf_counter() - started
                 route = getattr(self._scope.get("route"), "path", "unmatched")
                 exchange.answered(self._scope["method"], route, self._status or 499)
@@ -190,6 +193,7 @@ class _Exchange:
         principal = await self._authenticate()
         logs.bind(tenant_id=principal.tenant_id)
         await self._limit(principal)
+        self._begin(principal.tenant_id)
         body = await self._body()
         place = await self._turn(principal.tenant_id)
         call = Call(
@@ -259,6 +263,14 @@ class _Exchange:
                 limit=decision.limit,
                 kind=decision.kind,
             )
+
+    def _begin(self, tenant_id: str) -> None:
+        try:
+            self._services.admission.begin(tenant_id)
+        except RateLimited:
+            self._services.metrics.rate_limited("under_way")
+            raise
+        self._tenant = tenant_id
 
     async def _body(self) -> bytes:
         limit = self._services.settings.max_body_bytes

@@ -139,7 +139,7 @@ class Metrics:
         self._gauge("requests_at_work_limit", "How many places there are now.").set_function(limit)
 
     def rate_limited(self, kind: str) -> None:
-        """A request was refused by a limit of `requests`, `tokens` or `wrong_keys`."""
+        """A request was refused by a limit of `requests`, `tokens`, `under_way` or `wrong_keys`."""
         self._limited.labels(kind).inc()
 
     def quota_exceeded(self, meter: str) -> None:

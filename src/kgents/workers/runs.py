@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 import orjson
 import structlog
@@ -20,15 +20,23 @@ from kgents.clock import Clock
 from kgents.errors import KgentsError, Unavailable
 from kgents.store.engine import Scope, Store
 from kgents.telemetry import messaging, traces
+from kgents.workers.shares import Shares
 
 log = structlog.get_logger(__name__)
 
 ACK_WAIT = 10.0  # seconds without a sign of life after which the queue gives a run to another worker
 BUSY_DELAY = 2.0
+SLOTS = 64  # runs at once
+LOOK = 0.5  # seconds between two looks at which other tenants wait
+FOUND = 16  # of their runs that one look finds
 
 
 class RunWorker:
-    """Takes runs from the queue, at most `concurrency` at once, and carries each to its end."""
+    """Takes runs from the queue, at most `slots` at once, and carries each to its end.
+
+    The queue gives runs out in their order, whoever they are of. A run whose tenant has its share of the slots waits
+    here, in a slot, and meanwhile that slot is for runs of tenants who have not, wherever these stand in the queue.
+    """
 
     def __init__(
         self,
@@ -39,7 +47,7 @@ class RunWorker:
         planner: Planner,
         executor: Executor,
         source: str,
-        concurrency: int = 32,
+        slots: int = SLOTS,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -47,7 +55,9 @@ class RunWorker:
         self._planner = planner
         self._executor = executor
         self._source = source
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(slots)
+        self._shares = Shares(slots)
+        self._looked = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._beginning: set[asyncio.Task[Execution | float | None]] = set()
         self._deliveries: Consumer | None = None
@@ -116,7 +126,40 @@ class RunWorker:
                 continue
 
     async def _work(self, tenant_id: str, run_id: str) -> float | None:
-        """Carry out the run. Answers None when the queue may forget it, or after how long it is to come again."""
+        """Carry out the run, when it is its turn. Answers None when the queue may forget it, or after how long it is to
+        come again.
+        """
+        while self._shares.full(tenant_id) and not self._stopped:
+            for other in await self._others():
+                if not self._shares.full(other[0]) and not self._executor.knows(other[1]) and not self._stopped:
+                    await self._hold(*other)
+                    break
+            else:
+                await self._shares.left(LOOK)
+        return await self._hold(tenant_id, run_id)
+
+    async def _others(self) -> Sequence[tuple[str, str]]:
+        """Queued runs, oldest first, of tenants who don't have their share; of one look in a while."""
+        now = self._clock.monotonic()
+        if now < self._looked + LOOK:
+            return ()
+        self._looked = now
+        full = self._shares.those_full()
+        try:
+            return await self._store.read(
+                Scope.system(), lambda connection: runs.first_queued(connection, FOUND, without=full)
+            )
+        except Unavailable:
+            return ()
+
+    async def _hold(self, tenant_id: str, run_id: str) -> float | None:
+        self._shares.take(tenant_id)
+        try:
+            return await self._carry(tenant_id, run_id)
+        finally:
+            self._shares.leave(tenant_id)
+
+    async def _carry(self, tenant_id: str, run_id: str) -> float | None:
         if self._stopped:
             return 0.0
         beginning = asyncio.create_task(self._begin(tenant_id, run_id))

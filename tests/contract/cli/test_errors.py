@@ -176,6 +176,7 @@ def test_a_file_that_cannot_be_used_is_the_users_error(stranger: Cli, tmp_path: 
     [
         ("KGENTS_MAX_BODY_BYTES", "-5"),
         ("KGENTS_MAX_JSON_DEPTH", "0"),
+        ("KGENTS_MAX_TENANT_REQUESTS", "0"),
         ("KGENTS_SHUTDOWN_DELAY", "inf"),
         ("KGENTS_SHUTDOWN_GRACE", "-1"),
         ("KGENTS_RUN_LEASE", "nan"),

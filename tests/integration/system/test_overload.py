@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from tests.faults.load import Connection
 from tests.support.raw_http import exchange
 from tests.support.tenants import tenant_of
 from tests.support.up import Up
+from tests.support.waiting import wait_until
 
 ASKING = 200
 
@@ -129,6 +130,46 @@ def test_connections_too_many_that_ask_nothing_are_closed(narrow: Up) -> None:
     address = urlsplit(narrow.url)
     with connections(narrow, 300), socket.create_connection((address.hostname, address.port), timeout=30) as surplus:
         assert surplus.recv(1) == b""
+
+
+@pytest.fixture(scope="module")
+def frugal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A kgents that has two requests of a tenant under way."""
+    up = Up(tmp_path_factory.mktemp("frugal") / "data", environment={"KGENTS_MAX_TENANT_REQUESTS": "2"}).start()
+    yield up
+    up.stop()
+
+
+@contextmanager
+def streams(up: Up, key: str, count: int) -> Iterator[None]:
+    """Streams that have begun and take long, cut at the end."""
+    body = {"model": "echo", "messages": [{"role": "user", "content": "/sleep 5 one two"}], "stream": True}
+    headers = {"Authorization": f"Bearer {key}"}
+    begun = []  # an iteration that nobody holds any more closes its connection
+    with ExitStack() as opened:
+        client = opened.enter_context(httpx2.Client(base_url=up.url, headers=headers, timeout=60, trust_env=False))
+        for _ in range(count):
+            answer = opened.enter_context(client.stream("POST", "/v1/chat/completions", json=body))
+            begun.append(answer.iter_lines())
+            assert next(begun[-1]).startswith("data:")
+        yield
+
+
+def test_a_tenant_has_so_many_requests_under_way_and_no_more(frugal: Up) -> None:
+    with tenant_of(frugal) as tenant, tenant_of(frugal) as another, streams(frugal, tenant.key, 2):
+        answer = tenant.http.get("/v1/agents")
+        problem = answer.json()
+        assert (answer.status_code, problem["limit"]) == (429, 2)
+        assert problem["type"] == "urn:kgents:problem:too-many-requests-under-way"
+        assert answer.headers["retry-after"] == "1"
+        assert another.http.get("/v1/agents").status_code == 200
+
+
+def test_a_stream_that_is_cut_is_not_under_way(frugal: Up) -> None:
+    with tenant_of(frugal) as tenant:
+        with streams(frugal, tenant.key, 2):
+            pass
+        wait_until(lambda: tenant.http.get("/v1/agents").status_code == 200, what="the cut streams have ended")
 
 
 def test_requests_that_wait_for_a_model_are_no_load(tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ class Claims:
         await self.open.wait()
         return await self._ledger.write(scope, fn)
 
+    async def read(self, scope, fn):
+        return await self._ledger.read(scope, fn)
+
+
+SLOTS = 6
+
 
 class Process:
     """A worker's process, and the queue that it takes runs from."""
@@ -68,15 +74,29 @@ class Process:
         )
         self.claims = Claims(ledger)
         self.worker = RunWorker(
-            store=self.claims, bus=bus, clock=clock, planner=planner, executor=self.executor, source="kgents"
+            store=self.claims,
+            bus=bus,
+            clock=clock,
+            planner=planner,
+            executor=self.executor,
+            source="kgents",
+            slots=SLOTS,
         )
 
-    async def queue(self, text: str = "hi", *, attempt: int = 0, said: Sequence[ModelMessage] = (), **fields) -> str:
+    async def queue(
+        self,
+        text: str = "hi",
+        *,
+        tenant_id: str = TENANT,
+        attempt: int = 0,
+        said: Sequence[ModelMessage] = (),
+        **fields,
+    ) -> str:
         """Record a queued run, with what was said in its steps so far, and put its message into the queue; answers its
         id.
         """
         run = a_run(
-            TENANT,
+            tenant_id,
             owner=None,
             mode="background",
             status="queued",
@@ -84,31 +104,31 @@ class Process:
             input={"messages": [{"role": "user", "content": text}]},
             **fields,
         )
-        steps = [(TENANT, run.run_id, step, dump_message(message), 0) for step, message in enumerate(said)]
+        steps = [(tenant_id, run.run_id, step, dump_message(message), 0) for step, message in enumerate(said)]
 
         def unit(connection):
             repository.insert_runs(connection, [run])
             repository.insert_steps(connection, steps)
 
         await self._ledger.write(Scope.system(), unit)
-        await self.send(queue_row(TENANT, run.run_id, attempt, 0).payload.encode(), f"{run.run_id}:{attempt}")
+        await self.send(queue_row(tenant_id, run.run_id, attempt, 0).payload.encode(), f"{run.run_id}:{attempt}")
         return run.run_id
 
     async def send(self, payload: bytes, message_id: str) -> None:
         """Put a message into the queue."""
         await self._bus.publish(RUNS_SUBJECT, payload, message_id=message_id)
 
-    async def run(self, run_id: str):
+    async def run(self, run_id: str, tenant_id: str = TENANT):
         """A run as it is recorded."""
         return await self._ledger.read(
-            Scope.system(), lambda connection: repository.run_by_id(connection, TENANT, run_id)
+            Scope.system(), lambda connection: repository.run_by_id(connection, tenant_id, run_id)
         )
 
-    async def reached(self, run_id: str, status: str) -> None:
+    async def reached(self, run_id: str, status: str, tenant_id: str = TENANT) -> None:
         """Wait until a run has that status."""
 
         async def has() -> bool:
-            return (await self.run(run_id)).status == status
+            return (await self.run(run_id, tenant_id)).status == status
 
         await eventually(has, what=f"{run_id} is {status}")
 
@@ -145,6 +165,20 @@ class Process:
             return (await self._bus.pending(RUNS_STREAM)).messages == 0
 
         await eventually(is_empty, what="the queue is empty")
+
+
+@pytest.fixture
+async def other(ledger) -> str:
+    """Another tenant, with an agent `agt_2`."""
+    row = {"tenant_id": "ten_2", "name": "u", "status": "active", "created_at": 0, "updated_at": 0}
+    agent = Agent("agt_2", "ten_2", "a", 1, AgentDefinition(model="kgents:echo"), 0, 0)
+
+    def unit(connection):
+        connection.execute(sa.insert(tenants), row)
+        repository.insert_agent(connection, agent)
+
+    await ledger.write(Scope.system(), unit)
+    return "ten_2"
 
 
 @pytest.fixture
@@ -225,6 +259,43 @@ async def test_of_two_messages_of_one_run_at_once_the_second_comes_again_later(p
         await process.reached(run_id, "completed")
 
     assert (await process.run(run_id)).attempt == 1
+
+
+class TestShares:
+    """A worker's slots are for all tenants."""
+
+    ASLEEP = "/sleep 30 a b"
+
+    async def test_a_tenant_alone_gets_half_of_the_slots(self, process):
+        async with running(process.worker):
+            queued = [await process.queue(self.ASLEEP) for _ in range(SLOTS)]
+            await process.delivered(SLOTS)
+            for run_id in queued[: SLOTS // 2]:
+                await process.reached(run_id, "running")
+
+            assert process.executor.running == SLOTS // 2
+
+    async def test_a_run_does_not_wait_for_those_of_a_tenant_with_many(self, process, other):
+        async with running(process.worker):
+            for _ in range(2 * SLOTS):
+                await process.queue(self.ASLEEP)
+            await process.delivered(SLOTS)
+            mine = await process.queue(tenant_id=other, agent_id="agt_2")
+            await process.reached(mine, "completed", other)
+
+            assert process.executor.running == SLOTS // 2
+
+    async def test_what_waited_for_its_share_is_carried_out(self, process, other):
+        async with running(process.worker):
+            queued = [await process.queue() for _ in range(3 * SLOTS)]
+            queued_there = [await process.queue(tenant_id=other, agent_id="agt_2") for _ in range(SLOTS)]
+            for run_id in queued:
+                await process.reached(run_id, "completed")
+            for run_id in queued_there:
+                await process.reached(run_id, "completed", other)
+            await process.emptied()
+
+            assert {(await process.run(run_id)).attempt for run_id in queued} == {1}
 
 
 TWO_CALLS = '/call calculator {"expression": "6*7"}\n/call calculator {"expression": "6*8"}'

@@ -1,0 +1,58 @@
+"""Slots, and whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kgents.workers.shares import Shares
+
+
+def holding(slots: int, **held: int) -> Shares:
+    shares = Shares(slots)
+    for tenant, count in held.items():
+        for _ in range(count):
+            shares.take(tenant)
+    return shares
+
+
+@pytest.mark.parametrize(("mine", "full"), [(0, False), (5, False), (6, True), (7, True)])
+def test_a_tenant_alone_may_hold_half(mine: int, full: bool) -> None:
+    assert holding(12, me=mine).full("me") is full
+
+
+@pytest.mark.parametrize(("mine", "full"), [(0, False), (3, False), (4, True)])
+def test_beside_another_a_tenant_may_hold_a_third(mine: int, full: bool) -> None:
+    assert holding(12, me=mine, other=1).full("me") is full
+
+
+def test_where_there_are_more_tenants_than_slots_each_may_hold_one() -> None:
+    shares = holding(3, a=1, b=1, c=1)
+    assert not shares.full("d")
+    assert shares.full("a")
+
+
+def test_those_who_are_full_are_told() -> None:
+    assert holding(12, much=4, little=1).those_full() == ["much"]
+
+
+def test_a_slot_that_is_left_counts_no_more() -> None:
+    shares = holding(2, me=1)
+    shares.leave("me")
+    assert not shares.full("me")
+    assert shares.those_full() == []
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_a_slot_hears_of_one() -> None:
+    shares = holding(2, me=1)
+    waiting = asyncio.create_task(shares.left(60))
+    await asyncio.sleep(0)
+    shares.leave("me")
+    await asyncio.wait_for(waiting, 5)
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_a_slot_does_so_for_a_time() -> None:
+    await asyncio.wait_for(holding(2, me=1).left(0.01), 5)
