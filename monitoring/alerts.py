@@ -154,6 +154,7 @@ def _bus(times: Times) -> list[Rule]:
 
 def _cluster(times: Times) -> list[Rule]:
     ours = 'namespace="kgents-agents"'
+    certificate = "certmanager_certificate_expiration_timestamp_seconds"
     hpa = "max by (namespace, horizontalpodautoscaler)"
     pods = "by (namespace, pod, container)"
     return [
@@ -186,8 +187,9 @@ def _cluster(times: Times) -> list[Rule]:
         ),
         _alert(
             "KgentsCertificateExpires",
-            f"min by (namespace, name) (certmanager_certificate_expiration_timestamp_seconds{{{ours}}}) - time()"
-            f" < {times.number('14d')}",
+            # As cert-manager's chart has it scraped, the certificate's namespace is not the label `namespace`.
+            f'min by (namespace, name) (label_replace({certificate}{{exported_{ours}}}, "namespace", "$1",'
+            f' "exported_namespace", "(.*)") or {certificate}{{{ours}}}) - time() < {times.number("14d")}',
             times("1h"),
             TICKET,
             "The certificate {{ $labels.name }} expires in {{ $value | humanizeDuration }}",

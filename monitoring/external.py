@@ -51,7 +51,7 @@ EXTERNAL = {
             container_cpu_cfs_throttled_periods_total="namespace pod container",
             container_memory_working_set_bytes="namespace pod container",
         ),
-        *_of(CERT_MANAGER, certmanager_certificate_expiration_timestamp_seconds="namespace name"),
+        *_of(CERT_MANAGER, certmanager_certificate_expiration_timestamp_seconds="namespace exported_namespace name"),
         *_of(
             COLLECTOR,
             otelcol_exporter_queue_size="namespace pod",

@@ -19,7 +19,8 @@ AGENTS, TENANTS, USAGE = (f"kgents.{room}.repository" for room in ("agents", "te
 READS = [f"{AGENTS}:run_by_id"]
 if FULL:
     READS += [
-        *(f"{AGENTS}:{name}" for name in ("agent_by", "list_agents", "session_by_id", "list_sessions", "list_runs")),
+        *(f"{AGENTS}:{name}" for name in ("agent_by", "list_agents", "agent_names", "session_by_id", "list_sessions")),
+        f"{AGENTS}:list_runs",
         *(f"{TENANTS}:{name}" for name in ("key_by_id", "list_keys", "list_audit")),
         *(f"{USAGE}:{name}" for name in ("sums", "events_of")),
     ]

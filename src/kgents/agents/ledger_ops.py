@@ -208,6 +208,22 @@ def check_key(stored: bytes, key: IdempotencyKey) -> KgentsError | None:
     return None
 
 
+def run_of_key(connection: Connection, tenant_id: str, key: IdempotencyKey, now: int) -> str | None:
+    """The run that the same request with this key has started, if one has. Raises Unprocessable as `check_key`."""
+    row = connection.execute(
+        sa.select(idempotency_keys).where(
+            idempotency_keys.c.tenant_id == tenant_id,
+            idempotency_keys.c.key == key.key,
+            idempotency_keys.c.expires_at > now,
+        )
+    ).first()
+    if row is None:
+        return None
+    if refusal := check_key(row.fingerprint, key):
+        raise refusal
+    return row.run_id  # type: ignore[no-any-return]
+
+
 def key_in_use() -> Conflict:
     """The refusal while the first request with this key is still being answered."""
     return Conflict(

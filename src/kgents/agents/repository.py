@@ -12,6 +12,7 @@ from sqlalchemy import Connection, RowMapping
 
 from kgents.agents.model import Agent, AgentDefinition, Limits, Output, Run, Session, ToolCall
 from kgents.store.bulk import ManyRows, insert_many
+from kgents.store.parts import part_of
 from kgents.store.tables import METERS, agent_versions, agents, messages, run_steps, runs, sessions
 from kgents.usage.model import Amounts
 
@@ -113,15 +114,34 @@ def lock_agent(connection: Connection, tenant_id: str, agent_id: str) -> None:
     )
 
 
-def list_agents(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Agent]:
-    """Agents in the order of creation, after the given id."""
-    statement = _AGENT.where(agents.c.tenant_id == tenant_id, agents.c.agent_id > after)
-    rows = connection.execute(statement.order_by(agents.c.agent_id).limit(limit)).mappings()
-    return [_agent(row) for row in rows]
+def list_agents(connection: Connection, tenant_id: str, after: str, limit: int) -> tuple[list[Agent], bool]:
+    """Agents in the order of creation, after the given id, and whether there are more."""
+    size = sa.func.length(agent_versions.c.definition)
+    keys = _AGENT.with_only_columns(agents.c.agent_id, size).where(
+        agents.c.tenant_id == tenant_id, agents.c.agent_id > after
+    )
+    part, more = part_of(connection, keys.order_by(agents.c.agent_id), limit)
+    if not part:
+        return [], more
+    statement = _AGENT.where(agents.c.tenant_id == tenant_id, agents.c.agent_id.in_(part))
+    return [_agent(row) for row in connection.execute(statement.order_by(agents.c.agent_id)).mappings()], more
 
 
-def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, limit: int) -> list[Agent]:
-    """The versions of an agent (deleted or not), oldest first."""
+def agent_names(connection: Connection, tenant_id: str, limit: int) -> list[tuple[str, int]]:
+    """The names of agents, and when they were created, in the order of creation."""
+    statement = sa.select(agents.c.name, agents.c.created_at).where(
+        agents.c.tenant_id == tenant_id, agents.c.deleted_at.is_(None)
+    )
+    rows = connection.execute(statement.order_by(agents.c.agent_id).limit(limit))
+    return [(row.name, row.created_at) for row in rows]
+
+
+def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, limit: int) -> tuple[list[Agent], bool]:
+    """The versions of an agent (deleted or not) after that one, oldest first, and whether there are more."""
+    mine = sa.and_(agent_versions.c.tenant_id == tenant_id, agent_versions.c.agent_id == agent_id)
+    size = sa.func.length(agent_versions.c.definition)
+    keys = sa.select(agent_versions.c.version, size).where(mine, agent_versions.c.version > after)
+    part, more = part_of(connection, keys.order_by(agent_versions.c.version), limit)
     statement = (
         sa.select(
             agents.c.agent_id,
@@ -133,15 +153,10 @@ def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, 
             agent_versions.c.created_at.label("updated_at"),
         )
         .join(agents, agents.c.agent_id == agent_versions.c.agent_id)
-        .where(
-            agent_versions.c.tenant_id == tenant_id,
-            agent_versions.c.agent_id == agent_id,
-            agent_versions.c.version > after,
-        )
+        .where(mine, agent_versions.c.version.in_(part))
         .order_by(agent_versions.c.version)
-        .limit(limit)
     )
-    return [_agent(row) for row in connection.execute(statement).mappings()]
+    return [_agent(row) for row in connection.execute(statement).mappings()] if part else [], more
 
 
 def definition_at(connection: Connection, tenant_id: str, agent_id: str, version: int) -> AgentDefinition:
@@ -392,20 +407,28 @@ def run_by_id(connection: Connection, tenant_id: str, run_id: str) -> Run | None
 
 def list_runs(
     connection: Connection, tenant_id: str, after: str, limit: int, *, session_id: str = "", status: str = ""
-) -> list[Run]:
-    """Runs, newest first, before the given id; without what they were asked, which may be large."""
-    columns = [column for column in runs.c if column is not runs.c.input]
-    statement = sa.select(*columns, sa.literal("{}").label("input")).where(runs.c.tenant_id == tenant_id)
+) -> tuple[list[Run], bool]:
+    """Runs, newest first, before the given id, and whether there are more; without what they were asked, which may be
+    large.
+    """
+    keys = sa.select(runs.c.run_id, sa.func.length(runs.c.output)).where(runs.c.tenant_id == tenant_id)
     if after:
-        statement = statement.where(runs.c.run_id < after)
+        keys = keys.where(runs.c.run_id < after)
     if session_id:
-        statement = statement.where(runs.c.session_id == session_id)
+        keys = keys.where(runs.c.session_id == session_id)
     if status:
-        statement = statement.where(runs.c.status == status)
+        keys = keys.where(runs.c.status == status)
     if status and status != "completed":
-        statement = statement.where(_NOT_COMPLETED)
-    rows = connection.execute(statement.order_by(runs.c.run_id.desc()).limit(limit)).mappings()
-    return [load_run(row) for row in rows]
+        keys = keys.where(_NOT_COMPLETED)
+    part, more = part_of(connection, keys.order_by(runs.c.run_id.desc()), limit)
+    if not part:
+        return [], more
+    columns = [column for column in runs.c if column is not runs.c.input]
+    statement = sa.select(*columns, sa.literal("{}").label("input")).where(
+        runs.c.tenant_id == tenant_id, runs.c.run_id.in_(part)
+    )
+    rows = connection.execute(statement.order_by(runs.c.run_id.desc())).mappings()
+    return [load_run(row) for row in rows], more
 
 
 def busy_sessions(connection: Connection, tenant_ids: Iterable[str], session_ids: Iterable[str]) -> set[str]:

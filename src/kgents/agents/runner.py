@@ -159,6 +159,12 @@ class RunTask:
             await self._reserve_for(toolbox, pending)
             retries = 0
             while True:
+                if work.step and self._model_steps() >= work.definition.limits.max_steps:
+                    raise ModelFailed(
+                        f"The run took its {work.definition.limits.max_steps} steps without an answer. Raise the "
+                        "agent's limits.max_steps, or simplify its task.",
+                        code="max-steps",
+                    )
                 if pending:
                     await self._call_tools(toolbox, pending)
                 response, used = await self._call_model(parameters)
@@ -172,12 +178,6 @@ class RunTask:
                     await self._retry(response, used, complaint, retries)
                 else:
                     await self._keep(response, used, Amounts(tool_calls=len(pending)))
-                if self._model_steps() >= work.definition.limits.max_steps:
-                    raise ModelFailed(
-                        f"The run took its {work.definition.limits.max_steps} steps without an answer. Raise the "
-                        "agent's limits.max_steps, or simplify its task.",
-                        code="max-steps",
-                    )
 
     async def _reserve_for(self, toolbox: Toolbox, pending: Sequence[ToolCallPart]) -> None:
         """Reserve for the next step where that was not done for it as it is now: what an MCP server's tools add to the

@@ -52,13 +52,18 @@ def get_agent(connection: Connection, tenant_id: str, agent: str) -> Agent:
     return found
 
 
-def list_agents(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Agent]:
-    """The tenant's agents in the order of creation, after the given id."""
+def list_agents(connection: Connection, tenant_id: str, after: str, limit: int) -> tuple[list[Agent], bool]:
+    """The tenant's agents in the order of creation, after the given id, and whether there are more."""
     return repository.list_agents(connection, tenant_id, after, limit)
 
 
-def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, limit: int) -> list[Agent]:
-    """The versions of an agent, oldest first, after the given one."""
+def agent_names(connection: Connection, tenant_id: str, limit: int) -> list[tuple[str, int]]:
+    """The names of the tenant's agents, and when they were created, in the order of creation."""
+    return repository.agent_names(connection, tenant_id, limit)
+
+
+def versions(connection: Connection, tenant_id: str, agent_id: str, after: int, limit: int) -> tuple[list[Agent], bool]:
+    """The versions of an agent, oldest first, after the given one, and whether there are more."""
     return repository.versions(connection, tenant_id, agent_id, after, limit)
 
 

@@ -12,14 +12,20 @@ from kgents.agents import runs, service, signals
 from kgents.agents.conversation import load_message
 from kgents.agents.events import Channel
 from kgents.agents.executor import Execution
-from kgents.agents.ledger_ops import Admission, key_in_use
+from kgents.agents.ledger_ops import Admission, key_in_use, run_of_key
 from kgents.agents.model import Overrides, Run, RunKind, RunMode
 from kgents.agents.prepare import input_of, overrides_of
 from kgents.api.call import Call
 from kgents.api.unit import read
 from kgents.clock import month_of
-from kgents.errors import Conflict, NotFound, RateLimited
+from kgents.errors import Conflict, NotFound, RateLimited, Unprocessable
 from kgents.ids import new_id
+
+MOST_EARLIER = 4_000_000  # characters of JSON, of what was said before: no model's window holds more
+
+
+class _TooMuchEarlier(Unprocessable):
+    code = "history-too-long"
 
 
 class Ask(NamedTuple):
@@ -48,11 +54,17 @@ async def launch(call: Call, ask: Ask) -> Launched:
     its end (`wait`).
 
     Raises NotFound (agent, session or earlier run), Conflict (the session is busy), QuotaExceeded, RateLimited,
-    Unprocessable (model not configured; Idempotency-Key used for another request), Unavailable (`run-continues` when
-    the run was admitted, `outcome-unknown` when it may have been).
+    Unprocessable (model not configured; too much was said before; Idempotency-Key used for another request),
+    Unavailable (`run-continues` when the run was admitted, `outcome-unknown` when it may have been).
     """
     services = call.services
-    agent_ref, earlier = await _context(call, ask)
+    try:
+        agent_ref, earlier = await _context(call, ask)
+    except _TooMuchEarlier:
+        # What was said by then may be the answer to this very request, which is sent again.
+        if run_id := await _run_of_key(call):
+            return await _replay(call, run_id)
+        raise
     agent = await services.catalog.get(call.tenant_id, agent_ref)
     await _check_tokens(call)
     now = services.clock.now()
@@ -127,6 +139,11 @@ async def _context(call: Call, ask: Ask) -> tuple[str, list[ModelMessage]]:
         return ask.agent or previous.agent_id, runs.earlier_of_chain(connection, call.tenant_id, previous.run_id)
 
     agent, texts = await read(call, fetch)
+    if (size := sum(map(len, texts))) > MOST_EARLIER:
+        raise _TooMuchEarlier(
+            f"What was said before has {size:,} characters, and a run takes {MOST_EARLIER:,} at most. Begin a new "
+            "session, or a response without previous_response_id."
+        )
     return agent, [load_message(text) for text in texts]
 
 
@@ -142,6 +159,13 @@ async def _check_tokens(call: Call) -> None:
             limit=verdict.limit,
             kind="tokens",
         )
+
+
+async def _run_of_key(call: Call) -> str | None:
+    key = call.idempotency
+    if key is None:
+        return None
+    return await read(call, lambda connection: run_of_key(connection, call.tenant_id, key, call.now()))
 
 
 async def _replay(call: Call, run_id: str) -> Launched:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 T = TypeVar("T", bound=BaseModel)
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most; of large ones there are fewer.")]
 Cursor = Annotated[
     str,
     Query(max_length=128, pattern=r"^[A-Za-z0-9_:.-]*$", description="The `last_id` of the page before."),

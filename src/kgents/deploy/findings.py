@@ -17,18 +17,22 @@ _WAITING = {
     "RunContainerError": "its container can't be started",
     "CrashLoopBackOff": "it ends again and again",
 }
-FATAL = frozenset(_WAITING) - {"ErrImagePull", "CrashLoopBackOff"}
-"""Reasons for which there is no use in waiting: nothing but another deployment ends them. The other two come also while
-something else is not there yet.
+FATAL = frozenset(_WAITING) - {"CrashLoopBackOff"}
+"""Reasons for which there is no use in waiting once they last: nothing but another deployment ends them. The other one
+comes also while something else is not there yet.
 """
+_RETRIED = frozenset({"ErrImagePull", "ImagePullBackOff"})
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be. `fatal` says that waiting does not help."""
+    """Something that is not as it should be. `fatal` says that waiting does not help; `retried`, that it has been tried
+    once or twice, and will be a few times more.
+    """
 
     object: str
     what: str
     fatal: bool = False
+    retried: bool = False
 
     def __str__(self) -> str:
         return f"{self.object}: {self.what}"
@@ -75,6 +79,16 @@ def progress(found: Object) -> str:
     return f"{updated} of {spec.get('replicas', 1)} updated, {ready} ready"
 
 
+def lacks_pods(found: Object) -> bool:
+    """Whether a workload has fewer pods than it should, ready or not."""
+    status, spec = found.get("status") or {}, found.get("spec") or {}
+    if found["kind"] == "Job":
+        return not any(status.get(each) for each in ("active", "succeeded", "failed"))
+    if found["kind"] == "DaemonSet":
+        return bool(status.get("currentNumberScheduled", 0) < status.get("desiredNumberScheduled", 1))
+    return bool(status.get("replicas", 0) < spec.get("replicas", 1))
+
+
 def condition(found: Object, name: str, value: str = "True") -> Object | None:
     """The object's condition of this name, if it has this value."""
     for each in (found.get("status") or {}).get("conditions") or ():
@@ -113,8 +127,9 @@ def _of_itself(found: Object, events: Sequence[Object]) -> Iterator[Finding]:
         yield Finding(name, f"it failed: {failure.get('message', failure.get('reason', ''))}", fatal=True)
     if failure := condition(found, "Progressing", "False"):
         yield Finding(name, str(failure.get("message", "it makes no progress")), fatal=True)
-    for event in _about(found, events, "FailedCreate"):
-        yield Finding(name, f"its pods are refused: {event['message']}", fatal=True)
+    if lacks_pods(found):  # an event stays for an hour, whatever has become of it
+        for event in _about(found, events, "FailedCreate"):
+            yield Finding(name, f"its pods are refused: {event['message']}", fatal=True)
 
 
 def _of_pod(pod: Object, events: Sequence[Object]) -> Iterator[Finding]:
@@ -156,7 +171,8 @@ def _of_container(pod: str, status: Object) -> Iterator[Finding]:
         why = f": {waiting['message']}" if waiting.get("message") else ""
         if reason == "CrashLoopBackOff":
             why = f", {_ended(last)}" if last else ""
-        yield Finding(pod, f"{_WAITING[reason]} (container {status['name']}{why})", reason in FATAL)
+        what = f"{_WAITING[reason]} (container {status['name']}{why})"
+        yield Finding(pod, what, reason in FATAL, reason in _RETRIED)
     elif last and last.get("exitCode"):
         yield Finding(pod, f"container {status['name']} ended {_ended(last)}")
 
@@ -169,5 +185,7 @@ def _ended(terminated: Object) -> str:
 
 def _about(found: Object, events: Sequence[Object], reason: str) -> Iterator[Object]:
     for event in events:
-        if event.get("reason") == reason and event["involvedObject"].get("name") == found["metadata"]["name"]:
+        about = event["involvedObject"]
+        same = about.get("uid", "") in ("", found["metadata"].get("uid", about.get("uid")))
+        if event.get("reason") == reason and about.get("name") == found["metadata"]["name"] and same:
             yield event

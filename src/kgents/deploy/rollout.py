@@ -22,12 +22,14 @@ from kgents.errors import Unprocessable
 Say = Callable[[str], None]
 
 RELEASE = "kgents-release"
-"""The ConfigMap that holds what was deployed last, to go back to."""
+"""The Secret that holds what was deployed last, to go back to: an overlay may have secrets, and so has it."""
 CERTAIN = 15.0  # seconds for which something that waiting does not end has to last
+TRIES = 45.0  # such seconds of what is tried again: kubelet pulls an image anew after about 10 s, 20 s, 40 s
 LOOK = 1.0  # seconds between two looks
 AWAY = 60.0  # seconds for which the cluster may not answer while it is looked at
 _HOLDING = ("Job", "PersistentVolumeClaim", "Secret")
 _AWAITED = ("StatefulSet", "Job", "Deployment", "DaemonSet")
+_REVISION, _HASH = "deployment.kubernetes.io/revision", "pod-template-hash"
 _SCALED = ("StatefulSet", "Deployment")
 _SCALER = "HorizontalPodAutoscaler"
 COUNTER = "kgents-autoscaling"
@@ -72,10 +74,11 @@ class Rollout:
             self._go(earlier or [], wait=wait)
         except (Refused, Failed) as error:
             raise self._back(earlier, error.detail) from None
+        if not wait:
+            return  # what is there may still be as it was before, and need what was deployed with it
         try:
             self._remove(earlier or [], self._plan.everything)
-            if wait:
-                self._keep()
+            self._keep()
         except Refused as error:
             raise Failed(
                 "It is deployed, but what is no longer in it could not be removed, or what to go back to not be kept: "
@@ -142,7 +145,7 @@ class Rollout:
         waiting = [each for each in objects if each["kind"] in _AWAITED]
         deadline = time.monotonic() + self._seconds
         answered = time.monotonic()
-        since: dict[tuple[str, Finding], float] = {}
+        since: dict[tuple[str, str], float] = {}
         while waiting:
             try:
                 found = look(self._kubectl, waiting, least)
@@ -162,8 +165,14 @@ class Rollout:
                 self._say(f"pod/{pod}: it can't start as it was before, and is replaced")
                 self._kubectl.delete("pod", space, pod)
             everything = [(each.namespace, finding) for each in found for finding in each.findings]
-            since = {one: since.get(one, now) for one in everything if one[1].fatal}
-            lasting = [one for one, first in since.items() if now - first >= CERTAIN]
+            fatal = [(space, finding) for space, finding in everything if finding.fatal]
+            # By the object: a pod whose image can't be pulled says so in turn with why, and with when it tries again.
+            since = {one: since.get(one, now) for one in ((space, finding.object) for space, finding in fatal)}
+            lasting = [
+                (space, finding)
+                for space, finding in fatal
+                if now - since[space, finding.object] >= (TRIES if finding.retried else CERTAIN)
+            ]
             if lasting or now > deadline:
                 why = lasting or everything
                 raise Failed(self._why(why, [each.name for each in found if not each.ready]), code="rollout")
@@ -194,16 +203,16 @@ class Rollout:
             self._say(f"{name}: {text}")
 
     def _earlier(self) -> Objects | None:
-        kept = self._kubectl.get("configmap", self._plan.namespace, RELEASE)
+        kept = self._kubectl.get("secret", self._plan.namespace, RELEASE)
         if kept is None:
             return None
         try:
-            packed = base64.b64decode(kept["binaryData"]["objects"])
+            packed = base64.b64decode(kept["data"]["objects"])
             objects: Objects = json.loads(gzip.decompress(packed))
         except (KeyError, TypeError, ValueError, OSError, EOFError, zlib.error):
             raise Failed(
-                f"Nothing was changed: the ConfigMap {RELEASE}, which holds what was deployed last, can't be read. "
-                f"To deploy without a way back: kubectl delete configmap {RELEASE} --namespace={self._plan.namespace}",
+                f"Nothing was changed: the Secret {RELEASE}, which holds what was deployed last, can't be read. "
+                f"To deploy without a way back: kubectl delete secret {RELEASE} --namespace={self._plan.namespace}",
                 code="record",
             ) from None
         return objects
@@ -252,9 +261,9 @@ class Rollout:
             [
                 {
                     "apiVersion": "v1",
-                    "kind": "ConfigMap",
+                    "kind": "Secret",
                     "metadata": {"name": RELEASE, "namespace": self._plan.namespace},
-                    "binaryData": {"objects": packed},
+                    "data": {"objects": packed},
                 }
             ]
         )
@@ -315,7 +324,7 @@ def look(kubectl: Kubectl, objects: Sequence[dict[str, Any]], least: Mapping[str
         if not ready:
             if space not in events:
                 events[space] = kubectl.list("events", space)
-            mine = _pods_of(now, pods[space])
+            mine = _newest(now, _pods_of(now, pods[space]), kubectl)
             why = findings.of_workload(now, mine, events[space])
             stuck = findings.stuck(now, mine)
         found.append(Look(now, ready, findings.progress(now), why, stuck))
@@ -337,6 +346,25 @@ def _holds_replicas(live: dict[str, Any]) -> bool:
 
 def _kinds(items: Objects, kind: str) -> Objects:
     return [{"kind": kind, **each} for each in items]
+
+
+def _newest(workload: dict[str, Any], pods: Objects, kubectl: Kubectl) -> Objects:
+    """A Deployment's pods of its newest revision: earlier ones, which may never have started, stay until those are
+    ready. Of another workload, and where no revision is known, all.
+    """
+    if workload["kind"] != "Deployment":
+        return pods
+    mine = workload["metadata"].get("uid")
+    sets = [
+        each
+        for each in kubectl.list("replicasets", space_of(workload))
+        if any(owner.get("uid") == mine for owner in each["metadata"].get("ownerReferences", ()))
+    ]
+    if not sets:
+        return pods
+    newest = max(sets, key=lambda each: int((each["metadata"].get("annotations") or {}).get(_REVISION, 0)))
+    hash_ = (newest["metadata"].get("labels") or {}).get(_HASH)
+    return [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(_HASH, hash_) == hash_]
 
 
 def _pods_of(workload: dict[str, Any], pods: Objects) -> Objects:

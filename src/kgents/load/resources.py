@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import httpx2
 
+from kgents.errors import KgentsError
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 POINTS = 300  # of a course, at most
 
@@ -147,7 +149,8 @@ async def watched(source: Source) -> AsyncIterator[Course]:
     async def keep_looking() -> None:
         while True:
             await asyncio.sleep(source.every)
-            await look()
+            with contextlib.suppress(KgentsError):  # a look that fails is one point less of the course
+                await look()
 
     await look()
     watching = asyncio.create_task(keep_looking())

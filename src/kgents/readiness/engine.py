@@ -12,7 +12,7 @@ from kgents.clock import SECOND, Clock
 from kgents.errors import KgentsError
 from kgents.readiness.ledger import Ledger
 from kgents.readiness.model import HOUR, Broken, Criterion, Found, Graph, Result, Verdict
-from kgents.readiness.target import Target
+from kgents.readiness.target import NOTHING, Target
 from kgents.readiness.waivers import Waiver
 
 SIDE_BY_SIDE = 6
@@ -40,7 +40,8 @@ class Engine:
         Those that disrupt run by themselves, one after another, when everything else has been checked.
         """
         wanted = self._wanted(only)
-        known = self._ledger.latest(self._target.name)
+        # What could not be looked at meanwhile takes nothing away from what was seen before.
+        known = self._ledger.latest(self._target.name, but=[Verdict.UNKNOWN]) if self._target.name != NOTHING else {}
         results: dict[str, Result] = {}
         pending: dict[Future[Result], Criterion] = {}
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -114,7 +115,7 @@ class Engine:
         return aged(criterion, result, self._clock.now())
 
     def _recalled(self, criterion: Criterion, last: Result | None) -> Result:
-        if last is None or last.verdict is Verdict.UNKNOWN:
+        if last is None:
             return self._result(
                 criterion,
                 Verdict.UNKNOWN,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,8 @@ class Ledger:
             raise _broken(self.path, len(lines), "was not written to its end")
         return str(self._line(lines[-1], len(lines))["hash"]) if lines else START
 
-    def latest(self, target: str) -> dict[str, Result]:
-        """The last result of each criterion at a target."""
+    def latest(self, target: str, *, but: Collection[Verdict] = ()) -> dict[str, Result]:
+        """The last result of each criterion at a target; of those `but` for these verdicts."""
         return {
             line["criterion"]: Result(
                 line["criterion"],
@@ -137,7 +137,7 @@ class Ledger:
                 earlier=True,
             )
             for line in self._lines()
-            if line["kind"] == "result" and line["target"] == target
+            if line["kind"] == "result" and line["target"] == target and line["verdict"] not in but
         }
 
     def verify(self) -> int:

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ from kgents.readiness.model import Broken, NotShown
 from kgents.tls import trusted
 
 PATIENCE = 10.0  # seconds for an answer
+NOTHING = "nothing"
+"""The name of an installation that can't be told from others."""
 FORWARD = 15.0  # seconds for kubectl to open a port
 
 
@@ -78,11 +80,11 @@ class Target(AbstractContextManager["Target"]):
     @cached_property
     def name(self) -> str:
         """What tells this installation from others in the ledger: its cluster and namespace, or its address."""
-        try:
-            uid = (self.kubectl.get("namespace", "default", "kube-system") or {})["metadata"]["uid"]
-        except (NotShown, Refused, KeyError):
-            return self.url or "nothing"
-        return f"{uid}/{self.namespace}"
+        for namespace in ("kube-system", self.namespace):  # not everybody may see the first
+            with suppress(NotShown, Refused, KeyError):
+                uid = (self.kubectl.get("namespace", "default", namespace) or {})["metadata"]["uid"]
+                return f"{uid}/{self.namespace}"
+        return self.url or NOTHING
 
     @cached_property
     def commit(self) -> str:

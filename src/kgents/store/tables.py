@@ -223,7 +223,8 @@ runs = Table(
         "session_id",
         where="session_id IS NOT NULL AND status IN ('queued', 'running')",
     ),
-    _partial("ix_runs_unfinished", "owner", "run_id", where="status IN ('queued', 'running')"),
+    _partial("ix_runs_unfinished", "status", "owner", "run_id", where="status IN ('queued', 'running')"),
+    _partial("ix_runs_queued", "tenant_id", "run_id", where="status = 'queued'"),
 )
 
 # What a run has done so far, so that another worker can go on from there.

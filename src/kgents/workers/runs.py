@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections import deque
+from collections.abc import Awaitable
 
 import orjson
 import structlog
@@ -27,15 +28,17 @@ log = structlog.get_logger(__name__)
 ACK_WAIT = 10.0  # seconds without a sign of life after which the queue gives a run to another worker
 BUSY_DELAY = 2.0
 SLOTS = 64  # runs at once
-LOOK = 0.5  # seconds between two looks at which other tenants wait
-FOUND = 16  # of their runs that one look finds
+PATIENCE = 5.0  # seconds that a message waits here for its tenant's turn
+LOOK = 0.5  # seconds between two looks at which other tenants wait, while none does
+FOUND = 16  # of a tenant's runs that one look finds
 
 
 class RunWorker:
     """Takes runs from the queue, at most `slots` at once, and carries each to its end.
 
-    The queue gives runs out in their order, whoever they are of. A run whose tenant has its share of the slots waits
-    here, in a slot, and meanwhile that slot is for runs of tenants who have not, wherever these stand in the queue.
+    The queue gives runs out in their order, whoever they are of. The message of a run whose tenant has its share of the
+    slots waits a moment in a slot of its own, and goes back. Where runs of tenants who have not their share are queued,
+    wherever they stand in the queue, such a slot is for one of these.
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class RunWorker:
         self._source = source
         self._slots = asyncio.Semaphore(slots)
         self._shares = Shares(slots)
-        self._looked = 0.0
+        self._found: deque[tuple[str, str]] = deque()
+        self._last_tenant = ""
+        self._look_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._beginning: set[asyncio.Task[Execution | float | None]] = set()
         self._deliveries: Consumer | None = None
@@ -106,16 +111,66 @@ class RunWorker:
             )
             await _tell(delivery.term())
             return
+        delay: float | None
+        instead: tuple[str, str] | None = None
         alive = asyncio.create_task(self._stay_alive(delivery))
         try:
             with messaging.process(RUNS_SUBJECT, contexts=messaging.contexts_of([delivery.data])):
-                delay = await self._work(tenant_id, run_id)
+                if turn := await self._turn(tenant_id):
+                    delay, instead = turn
+                else:
+                    delay = await self._hold(tenant_id, run_id)
         except Exception as error:
             log.exception("background run failed unexpectedly", exc_info=error)
             delay = BUSY_DELAY
         finally:
             alive.cancel()
         await _tell(delivery.ack() if delay is None else delivery.nak(delay))
+        if instead:
+            await self._carry_instead(*instead)
+
+    async def _turn(self, tenant_id: str) -> tuple[float, tuple[str, str] | None] | None:
+        """None when it is the tenant's turn. Otherwise after how long the message is to come again, here or to another
+        worker, and whose run is to be carried out instead, of those that wait.
+        """
+        give_back = self._clock.monotonic() + PATIENCE
+        while self._shares.full(tenant_id):
+            if self._stopped:
+                return 0.0, None
+            if other := await self._other():
+                return BUSY_DELAY, other
+            if self._clock.monotonic() > give_back:
+                return BUSY_DELAY, None
+            await self._shares.left(tenant_id, LOOK)
+        return None
+
+    async def _other(self) -> tuple[str, str] | None:
+        """A queued run of a tenant who does not have its share, with a slot taken for it. Those that a look has found
+        come first; after one that has found none there is no other for a while.
+        """
+        other = self._next_found()
+        if other or self._clock.monotonic() < self._look_at:
+            return other
+        self._look_at = self._clock.monotonic() + LOOK
+        full, last = self._shares.those_full(), self._last_tenant
+        try:
+            self._found += await self._store.read(
+                Scope.system(), lambda connection: runs.first_queued(connection, FOUND, after=last, without=full)
+            )
+        except Unavailable as error:
+            log.warning("it can't be seen which tenants wait for a worker", reason=error.code)
+        if other := self._next_found():
+            self._look_at = 0.0
+        return other
+
+    def _next_found(self) -> tuple[str, str] | None:
+        while self._found:
+            tenant_id, run_id = self._found.popleft()
+            if not self._shares.full(tenant_id) and not self._executor.knows(run_id):
+                self._last_tenant = tenant_id
+                self._shares.take(tenant_id)
+                return tenant_id, run_id
+        return None
 
     async def _stay_alive(self, delivery: Delivery) -> None:
         while True:
@@ -125,37 +180,20 @@ class RunWorker:
             except Unavailable:
                 continue
 
-    async def _work(self, tenant_id: str, run_id: str) -> float | None:
-        """Carry out the run, when it is its turn. Answers None when the queue may forget it, or after how long it is to
-        come again.
-        """
-        while self._shares.full(tenant_id) and not self._stopped:
-            for other in await self._others():
-                if not self._shares.full(other[0]) and not self._executor.knows(other[1]) and not self._stopped:
-                    await self._hold(*other)
-                    break
-            else:
-                await self._shares.left(LOOK)
-        return await self._hold(tenant_id, run_id)
-
-    async def _others(self) -> Sequence[tuple[str, str]]:
-        """Queued runs, oldest first, of tenants who don't have their share; of one look in a while."""
-        now = self._clock.monotonic()
-        if now < self._looked + LOOK:
-            return ()
-        self._looked = now
-        full = self._shares.those_full()
-        try:
-            return await self._store.read(
-                Scope.system(), lambda connection: runs.first_queued(connection, FOUND, without=full)
-            )
-        except Unavailable:
-            return ()
-
     async def _hold(self, tenant_id: str, run_id: str) -> float | None:
+        """Carry out the run. Answers None when the queue may forget it, or after how long it is to come again."""
         self._shares.take(tenant_id)
         try:
             return await self._carry(tenant_id, run_id)
+        finally:
+            self._shares.leave(tenant_id)
+
+    async def _carry_instead(self, tenant_id: str, run_id: str) -> None:
+        """Carry out a run for which a slot is taken, and whose own message will find it under way, or ended."""
+        try:
+            await self._carry(tenant_id, run_id)
+        except Exception as error:
+            log.exception("background run failed unexpectedly", exc_info=error)
         finally:
             self._shares.leave(tenant_id)
 
@@ -175,7 +213,7 @@ class RunWorker:
         return None
 
     async def _begin(self, tenant_id: str, run_id: str) -> Execution | float | None:
-        """Claim the run and start it. Otherwise answers as `_work`."""
+        """Claim the run and start it. Otherwise answers as `_hold`."""
         if self._executor.knows(run_id):  # or another message of it is being claimed: it would be begun twice
             return BUSY_DELAY
         with self._executor.awaiting(run_id):

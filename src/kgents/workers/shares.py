@@ -16,7 +16,7 @@ class Shares:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._held: Counter[str] = Counter()
-        self._changed = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], str] = {}  # in the order in which they came
 
     def full(self, tenant_id: str) -> bool:
         """Whether the tenant holds what is its share now."""
@@ -36,11 +36,21 @@ class Shares:
         self._held[tenant_id] -= 1
         if not self._held[tenant_id]:
             del self._held[tenant_id]
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        mine = (turn for turn, whose in self._waiting.items() if whose == tenant_id)
+        turn = next(mine, None) or next(iter(self._waiting), None)
+        if turn is not None:
+            del self._waiting[turn]
+            turn.set_result(None)
 
-    async def left(self, seconds: float) -> None:
-        """Wait until somebody leaves a slot, for at most so many seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
+    async def left(self, tenant_id: str, seconds: float) -> None:
+        """Wait, for the tenant, until somebody leaves a slot, for at most so many seconds. One of those who wait hears
+        of a slot: who waits for the tenant that left it, or else who has waited longest.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = tenant_id
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await turn
+        finally:
+            self._waiting.pop(turn, None)

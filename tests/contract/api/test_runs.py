@@ -360,6 +360,48 @@ def test_a_response_that_is_not_kept_can_not_be_followed_on_from(tenant, gone):
     tenant.check_nothing_is_left_over()
 
 
+LONG = "word " * 190_000  # nearly all that a body may hold
+
+
+def talker(tenant):
+    """The id of an agent that answers with as much."""
+    return tenant.agent(limits={"max_output_tokens": 1_000_000})["id"]
+
+
+def test_a_session_grows_to_what_a_run_can_take(tenant):
+    runs = f"/v1/sessions/{tenant.session(talker(tenant))}/runs"
+    for key in ("one", "two", "three"):
+        last = tenant.http.post(runs, json={"input": LONG}, headers={"Idempotency-Key": key}).raise_for_status()
+
+    refused(tenant.http.post(runs, json={"input": "one more"}), 422, "history-too-long")
+    again = tenant.http.post(runs, json={"input": LONG}, headers={"Idempotency-Key": "three"})
+    assert (again.status_code, again.json()["id"]) == (last.status_code, last.json()["id"])
+    tenant.check_nothing_is_left_over()
+
+
+def test_a_page_of_large_runs_ends_early(tenant):
+    agent = talker(tenant)
+    made = [tenant.run(LONG, agent)["id"] for _ in range(6)]
+
+    first = tenant.http.get("/v1/runs", params={"limit": 100}).json()
+    rest = tenant.http.get("/v1/runs", params={"limit": 100, "after": first["last_id"]}).json()
+
+    assert len(first["data"]) == 4  # of a MB each
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    assert [run["id"] for run in (*first["data"], *rest["data"])] == made[::-1]
+
+
+def test_responses_follow_on_from_each_other_as_far_as_a_run_can_take(tenant):
+    said = {"model": talker(tenant), "input": LONG}
+    for _ in range(3):
+        said["previous_response_id"] = tenant.http.post("/v1/responses", json=said).raise_for_status().json()["id"]
+
+    answer = tenant.http.post("/v1/responses", json=said)
+
+    refused(answer, 422, "history-too-long")
+    tenant.check_nothing_is_left_over()
+
+
 def test_an_empty_schema_is_a_schema(tenant):
     tenant.agent(name="clerk", output_schema={"type": "object", "required": ["city"]})
 

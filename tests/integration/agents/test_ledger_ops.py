@@ -7,9 +7,10 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
-from kgents.agents import repository
+from kgents.agents import repository, runs
 from kgents.agents.ledger_ops import Admission, Admit, Finish, IdempotencyKey, RecordStep, StepRecord
 from kgents.agents.model import Output
+from kgents.agents.runs import Heartbeat
 from kgents.clock import SECOND, month_bounds
 from kgents.errors import Conflict, NotFound, QuotaExceeded, Unprocessable
 from kgents.store.engine import Scope, open_store
@@ -313,3 +314,35 @@ async def test_a_run_costs_the_same_however_many_there_were(ledger, session):
             await ledger.write(Scope.system(), lambda connection: cost_of(connection, lambda: at_once(connection)))
         )
     assert costs[1] < 1.5 * costs[0], costs
+
+
+LOOKS = {
+    "orphans": lambda connection: runs.orphans(connection, [Heartbeat("proc_1", 1)], 10),
+    "other tenants": lambda connection: runs.first_queued(connection, 10, after="", without=["ten_1"]),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+async def test_a_look_costs_the_same_however_many_runs_are_queued(ledger, look):
+    costs = []
+    for more in (20, 1000):
+        queued = [run(status="queued", attempt=0, owner=None) for _ in range(more)]
+        await ledger.write(Scope.system(), lambda connection, queued=queued: repository.insert_runs(connection, queued))
+        costs.append(
+            await ledger.write(Scope.system(), lambda connection: cost_of(connection, lambda: look(connection)))
+        )
+    assert costs[1] <= costs[0] + 5, costs
+
+
+async def test_queued_runs_of_other_tenants_are_found_after_a_tenant_and_then_from_the_first(ledger):
+    queued = [run(tenant, status="queued", attempt=0, owner=None) for tenant in ("ten_1", "ten_2", "ten_1")]
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [*queued, run()]))
+
+    async def first(most, **options):
+        return await ledger.read(Scope.system(), lambda connection: runs.first_queued(connection, most, **options))
+
+    one, two, three = ((each.tenant_id, each.run_id) for each in queued)
+    assert await first(9, after="", without=[]) == [one, three, two]
+    assert await first(9, after="ten_1", without=[]) == [two, one, three]
+    assert await first(9, after="ten_2", without=["ten_1"]) == [two]
+    assert await first(1, after="", without=[]) == [one]

@@ -20,6 +20,10 @@ QUESTIONS: dict[str, tuple[str, Callable[[Connection], Any]]] = {
     "orphans": ("ix_runs_unfinished", lambda connection: runs.orphans(connection, [Heartbeat("proc_1", 1)], 10)),
     "runs of a process": ("ix_runs_unfinished", lambda connection: runs.held(connection, "proc_1")),
     "queued runs": ("ix_runs_unfinished", lambda connection: lost_runs.handed_over(connection, 1)),
+    "whose runs are queued": (
+        "ix_runs_queued",
+        lambda connection: runs.first_queued(connection, 10, after="ten_1", without=["ten_2"]),
+    ),
     "messages of queued runs": ("ix_outbox_run", lambda connection: outbox.take(connection, "run", 10)),
     "a queued run's message": ("ix_outbox_run", lambda connection: outbox.holds(connection, "run", ["{}"])),
     "busy sessions": (

@@ -226,6 +226,20 @@ CASES = [
     Case(
         "KgentsCertificateExpires",
         "ticket",
+        "in five days, as cert-manager's chart has it scraped",
+        True,
+        _one(
+            "certmanager_certificate_expiration_timestamp_seconds",
+            "432000x90",
+            namespace="cert-manager",
+            exported_namespace="kgents-agents",
+            name="kgents",
+        ),
+        "80m",
+    ),
+    Case(
+        "KgentsCertificateExpires",
+        "ticket",
         "in thirty days",
         False,
         _one("certmanager_certificate_expiration_timestamp_seconds", "2592000x90", name="kgents"),

@@ -13,7 +13,7 @@ from kgents.agents import repository, runner, runs
 from kgents.agents.conversation import dump_message
 from kgents.agents.executor import Executor
 from kgents.agents.ledger_ops import Admission, StepRecord, queue_row
-from kgents.agents.model import Agent, AgentDefinition
+from kgents.agents.model import Agent, AgentDefinition, Limits
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
 from kgents.agents.tools.toolbox import Toolbox
@@ -59,7 +59,7 @@ SLOTS = 6
 class Process:
     """A worker's process, and the queue that it takes runs from."""
 
-    def __init__(self, ledger, bus, metrics, registry) -> None:
+    def __init__(self, ledger, bus, metrics, registry, instance="proc_1") -> None:
         self._ledger = ledger
         self._bus = bus
         clock, planner = SystemClock(), Planner(registry)
@@ -70,7 +70,7 @@ class Process:
             clock=clock,
             planner=planner,
             metrics=metrics,
-            instance="proc_1",
+            instance=instance,
         )
         self.claims = Claims(ledger)
         self.worker = RunWorker(
@@ -193,6 +193,16 @@ async def process(ledger, bus, metrics) -> AsyncIterator[Process]:
     await registry.aclose()
 
 
+@pytest.fixture
+async def another(ledger, metrics, make_bus) -> AsyncIterator[Process]:
+    """Another worker's process, on the same queue."""
+    registry = ModelRegistry(Settings())
+    made = Process(ledger, await make_bus(), metrics, registry, "proc_2")
+    yield made
+    await made.executor.drain(0)
+    await registry.aclose()
+
+
 async def test_a_queued_run_is_carried_out_and_leaves_the_queue(process):
     async with running(process.worker):
         run_id = await process.queue()
@@ -275,15 +285,37 @@ class TestShares:
 
             assert process.executor.running == SLOTS // 2
 
-    async def test_a_run_does_not_wait_for_those_of_a_tenant_with_many(self, process, other):
+    async def test_runs_do_not_wait_for_those_of_a_tenant_with_many(self, process, other):
         async with running(process.worker):
             for _ in range(2 * SLOTS):
                 await process.queue(self.ASLEEP)
             await process.delivered(SLOTS)
-            mine = await process.queue(tenant_id=other, agent_id="agt_2")
-            await process.reached(mine, "completed", other)
+            mine = [await process.queue(tenant_id=other, agent_id="agt_2") for _ in range(3 * SLOTS)]
+            for run_id in mine:
+                await process.reached(run_id, "completed", other)
 
             assert process.executor.running == SLOTS // 2
+
+    async def test_a_run_that_waited_does_not_wait_for_what_was_carried_out_in_its_place(self, process, other):
+        async with running(process.worker):
+            first = [await process.queue("/sleep 1 a b") for _ in range(SLOTS // 2)]
+            then = [await process.queue() for _ in range(SLOTS // 2)]
+            await process.delivered(SLOTS)
+            await process.queue(self.ASLEEP, tenant_id=other, agent_id="agt_2")
+            for run_id in (*first, *then):
+                await process.reached(run_id, "completed")
+
+    async def test_what_a_worker_can_not_begin_goes_to_another(self, process, another, monkeypatch):
+        monkeypatch.setattr(working, "PATIENCE", 0.1)
+        monkeypatch.setattr(working, "BUSY_DELAY", 0.1)
+        async with running(process.worker):
+            queued = [await process.queue(self.ASLEEP) for _ in range(SLOTS)]
+            await process.delivered(SLOTS)
+            async with running(another.worker):
+                for run_id in queued:
+                    await process.reached(run_id, "running")
+
+                assert process.executor.running == another.executor.running == SLOTS // 2
 
     async def test_what_waited_for_its_share_is_carried_out(self, process, other):
         async with running(process.worker):
@@ -317,6 +349,20 @@ async def test_tool_calls_that_were_begun_when_their_run_is_cancelled_are_metere
 
     assert (await process.run(run_id)).tool_calls == 2
     assert (await process.events())["1:tool_calls"] == 2
+
+
+async def test_a_run_that_goes_on_after_its_last_step_asks_nobody_more(process, ledger):
+    tools = ({"type": "builtin", "name": "calculator"},)
+    definition = AgentDefinition(model="kgents:echo", tools=tools, limits=Limits(max_steps=1))
+    agent = Agent("agt_3", TENANT, "short", 1, definition, 0, 0)
+    await ledger.write(Scope.system(), lambda connection: repository.insert_agent(connection, agent))
+    said = [ModelResponse([ToolCallPart("calculator", '{"expression": "6*7"}', "call_1")])]
+    async with running(process.worker):
+        run_id = await process.queue("two", attempt=1, said=said, agent_id="agt_3")
+        await process.reached(run_id, "failed")
+
+    run = await process.run(run_id)
+    assert (run.error["code"], run.tool_calls) == ("max-steps", 0)
 
 
 async def test_between_tools_that_only_compute_others_get_their_turn(process, monkeypatch):

@@ -138,7 +138,8 @@ def test_progress_says_how_far_it_is() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_keeps_a_pod_from_being_ready(seen: Any, events: list[Any], what: str, fatal: bool) -> None:
-    assert of_workload(deployment(), [seen], events) == [Finding("pod/api-1", what, fatal)]
+    found = of_workload(deployment(), [seen], events)
+    assert [(each.object, each.what, each.fatal) for each in found] == [("pod/api-1", what, fatal)]
 
 
 def test_a_ready_pod_and_one_that_leaves_are_no_findings() -> None:
@@ -174,3 +175,19 @@ def test_a_job_that_failed_is_final() -> None:
 def test_what_is_found_twice_is_told_once() -> None:
     failed = event("FailedCreate", "exceeded quota", "kgents-api")
     assert len(of_workload(deployment(), [], [failed, failed])) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "uid", "refused"),
+    [({}, "", True), ({}, "mine", True), ({}, "another", False), ({"replicas": 2}, "mine", False)],
+    ids=["of its name", "its own", "of one before it", "since it has its pods"],
+)
+def test_pods_were_refused_where_some_are_missing_and_the_event_is_its_own(
+    status: dict[str, Any], uid: str, refused: bool
+) -> None:
+    found = deployment(**status)
+    found["metadata"]["uid"] = "mine"
+    failed = event("FailedCreate", "exceeded quota", "kgents-api")
+    failed["involvedObject"]["uid"] = uid
+    wanted = [Finding("deployment/kgents-api", "its pods are refused: exceeded quota", True)] if refused else []
+    assert of_workload(found, [], [failed]) == wanted

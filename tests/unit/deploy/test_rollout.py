@@ -35,15 +35,18 @@ def release(image: str, least: int = 2, **spec: Any) -> list[dict[str, Any]]:
 
 
 class Cluster:
-    """What kubectl is asked, of a cluster in which pods of the image `bad` never start. `refusing` is how often it does
-    not answer a question about workloads before it does again; `refused_kinds` it takes no object of. `counts` are the
-    numbers of replicas that the API had, where nobody but `holders` sets them.
+    """What kubectl is asked, of a cluster in which pods of the image `bad` never start, and say something else about it
+    at each of `looks`; others are ready after `slow` looks. `refusing` is how often it does not answer a question about
+    workloads before it does again; `refused_kinds` it takes no object of. `counts` are the numbers of replicas that the
+    API had, where nobody but `holders` sets them. `others` is what else there is, by its kind.
     """
 
     def __init__(self) -> None:
         self.counts: list[int] = []
         self.holders: dict[str, int] = {}
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.looks = self.slow = 0
+        self.others: dict[str, list[dict[str, Any]]] = {}
         self.refusing = 0
         self.refused_kinds: tuple[str, ...] = ()
 
@@ -76,7 +79,9 @@ class Cluster:
         if self.refusing:
             self.refusing -= 1
             raise Refused("the connection was refused", code="cluster")
-        return [self._live(each) for (found, _), each in self.objects.items() if found == kind and kind == "deployment"]
+        if kind != "deployment":
+            return self.others.get(kind, [])
+        return [self._live(each) for (found, _), each in self.objects.items() if found == kind]
 
     def delete(self, kind: str, _namespace: str, name: str) -> None:
         self.objects.pop((kind.lower(), name), None)
@@ -97,8 +102,14 @@ class Cluster:
 
     def _live(self, found: dict[str, Any]) -> dict[str, Any]:
         if found["spec"]["template"]["spec"]["containers"][0]["image"] == "bad":
-            conditions = [{"type": "Progressing", "status": "False", "message": "its pods don't start"}]
+            self.looks += 1
+            message = f"its pods don't start, for the {self.looks}th time"
+            conditions = [{"type": "Progressing", "status": "False", "message": message}]
             return {**found, "status": {"replicas": 2, "conditions": conditions}}
+        found = {**found, "metadata": {**found["metadata"], "uid": "api"}}
+        if self.slow:
+            self.slow -= 1
+            return {**found, "status": {"replicas": 1}}
         count = max(self.counts[-1], self.objects["horizontalpodautoscaler", "kgents-api"]["spec"]["minReplicas"])
         spec = {**found["spec"], "replicas": count}
         return {
@@ -126,6 +137,43 @@ def test_what_was_there_before_is_back_whatever_the_failed_one_wanted_of_its_aut
     assert cluster.image == "good"
 
 
+def test_what_does_not_start_is_given_up_soon_whatever_it_says_meanwhile(cluster: Cluster) -> None:
+    with pytest.raises(Failed, match="its pods don't start"):
+        deploy(cluster, release("bad"))
+    assert cluster.looks < 20  # one in 0.01 s, for 0.05 s; until the 2 s are over there are 200
+
+
+def of_revision(number: int, **metadata: Any) -> dict[str, Any]:
+    labels = {"app": "api", "pod-template-hash": f"hash{number}"}
+    return {"metadata": {"name": f"api-{number}", "namespace": SPACE, "labels": labels, **metadata}}
+
+
+def test_pods_that_never_started_of_an_earlier_release_do_not_fail_the_next(cluster: Cluster) -> None:
+    waiting = {"name": "api", "state": {"waiting": {"reason": "InvalidImageName"}}}
+    cluster.others["pods"] = [of_revision(1) | {"status": {"containerStatuses": [waiting]}}]
+    cluster.others["replicasets"] = [
+        of_revision(
+            number, ownerReferences=[{"uid": "api"}], annotations={"deployment.kubernetes.io/revision": str(number)}
+        )
+        for number in (10, 1, 9)
+    ]
+    cluster.slow = 20
+    deploy(cluster, release("good"))
+    cluster.others["pods"][0]["metadata"]["labels"]["pod-template-hash"] = "hash10"
+    cluster.slow = 20
+    with pytest.raises(Failed, match="invalid name"):
+        deploy(cluster, release("better"))
+
+
+def test_what_is_not_waited_for_removes_nothing(cluster: Cluster) -> None:
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings-1", "namespace": SPACE}}
+    deploy(cluster, [*release("good"), settings])
+    deploy(cluster, release("bad"), wait=False)
+    assert ("configmap", "settings-1") in cluster.objects
+    deploy(cluster, release("better"))
+    assert ("configmap", "settings-1") not in cluster.objects
+
+
 def test_a_cluster_that_does_not_answer_for_a_moment_takes_nothing_back(cluster: Cluster) -> None:
     deploy(cluster, release("good"))
     cluster.refusing = 3
@@ -149,17 +197,17 @@ def test_what_was_not_waited_for_is_nothing_to_go_back_to(cluster: Cluster) -> N
 
 
 def test_a_record_that_can_not_be_kept_is_told_of(cluster: Cluster) -> None:
-    cluster.refused_kinds = ("ConfigMap",)
+    cluster.refused_kinds = ("Secret",)
     with pytest.raises(Failed, match="It is deployed, but"):
         deploy(cluster, release("good"))
 
 
-@pytest.mark.parametrize("kept", [{}, {"binaryData": None}, {"binaryData": {"objects": "eA=="}}])
+@pytest.mark.parametrize("kept", [{}, {"data": None}, {"data": {"objects": "eA=="}}])
 def test_a_record_that_can_not_be_read_stops_it_before_anything_is_changed(
     cluster: Cluster, kept: dict[str, Any]
 ) -> None:
     deploy(cluster, release("good"))
-    cluster.objects["configmap", RELEASE] = kept
+    cluster.objects["secret", RELEASE] = kept
     with pytest.raises(Failed, match="Nothing was changed"):
         deploy(cluster, release("better"))
     assert cluster.image == "good"

@@ -134,6 +134,14 @@ def test_what_disrupted_counts_until_it_is_too_old(case: Case) -> None:
     assert "96 hours old" in old.detail
 
 
+def test_what_disrupted_counts_though_a_later_run_could_not_look(case: Case) -> None:
+    breaking = criterion("A2", holds, "A1", disrupts=True)
+    case.run(criterion("A1"), breaking, disrupt=True)
+    case.run(criterion("A1", raising(NotShown("away"))), breaking)
+
+    assert case.run(criterion("A1"), breaking)["A2"].verdict is Verdict.PASS
+
+
 def test_what_disrupted_and_failed_stays_failed(case: Case) -> None:
     case.run(criterion("A1", raising(Broken("no")), disrupts=True), disrupt=True)
     case.clock.advance(300 * 86_400)

@@ -44,15 +44,25 @@ def test_a_slot_that_is_left_counts_no_more() -> None:
     assert shares.those_full() == []
 
 
-@pytest.mark.anyio
-async def test_who_waits_for_a_slot_hears_of_one() -> None:
-    shares = holding(2, me=1)
-    waiting = asyncio.create_task(shares.left(60))
+async def waiting(shares: Shares, *tenants: str) -> list[asyncio.Task[None]]:
+    """Tasks that wait for a slot, each for a tenant."""
+    tasks = [asyncio.create_task(shares.left(tenant, 60)) for tenant in tenants]
     await asyncio.sleep(0)
-    shares.leave("me")
-    await asyncio.wait_for(waiting, 5)
+    return tasks
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("left", "heard"), [("a", 1), ("b", 0), ("c", 0)])
+async def test_of_a_slot_hears_who_waits_for_that_tenant_or_has_waited_longest(left: str, heard: int) -> None:
+    shares = holding(4, a=1, b=1, c=1)
+    tasks = await waiting(shares, "b", "a", "a")
+    shares.leave(left)
+    done, others = await asyncio.wait(tasks, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert [task in done for task in tasks] == [number == heard for number in range(3)]
+    for task in others:
+        task.cancel()
 
 
 @pytest.mark.anyio
 async def test_who_waits_for_a_slot_does_so_for_a_time() -> None:
-    await asyncio.wait_for(holding(2, me=1).left(0.01), 5)
+    await asyncio.wait_for(holding(2, me=1).left("me", 0.01), 5)

@@ -16,7 +16,7 @@ from kgents.api.body import Body
 from kgents.api.call import AgentsRead, AgentsWrite, Call
 from kgents.api.json_route import JsonRoute
 from kgents.api.openai_input import Schema
-from kgents.api.paging import Cursor, Limit, Page, page_of
+from kgents.api.paging import Cursor, Limit, Page
 from kgents.api.problems import PROBLEMS
 from kgents.api.unit import read, write
 from kgents.clock import to_rfc3339
@@ -236,8 +236,8 @@ async def create_agent(call: AgentsWrite, body: AgentRequest) -> Response:
 )
 async def list_agents(call: AgentsRead, limit: Limit = 20, after: Cursor = "") -> Page[AgentDocument]:
     """The tenant's agents in the order of their creation."""
-    found = await read(call, lambda connection: service.list_agents(connection, call.tenant_id, after, limit + 1))
-    return page_of([show(agent) for agent in found], limit)
+    found, more = await read(call, lambda connection: service.list_agents(connection, call.tenant_id, after, limit))
+    return Page.of([show(agent) for agent in found], has_more=more)
 
 
 @router.get(
@@ -315,12 +315,12 @@ async def list_agent_versions(
 ) -> Page[AgentDocument]:
     """The agent's versions, oldest first; `after` is a version."""
 
-    def unit(connection: Connection) -> list[Agent]:
+    def unit(connection: Connection) -> tuple[list[Agent], bool]:
         found = service.get_agent(connection, call.tenant_id, agent)
-        return service.versions(connection, call.tenant_id, found.agent_id, after, limit + 1)
+        return service.versions(connection, call.tenant_id, found.agent_id, after, limit)
 
-    found = await read(call, unit)
-    page = page_of([show(version) for version in found], limit)
+    found, more = await read(call, unit)
+    page: Page[AgentDocument] = Page.of([show(version) for version in found], has_more=more)
     page.last_id = str(page.data[-1].version) if page.data else None
     return page
 
@@ -339,7 +339,7 @@ async def get_agent_version(
 
     def unit(connection: Connection) -> Agent:
         current = service.get_agent(connection, call.tenant_id, agent)
-        found = service.versions(connection, call.tenant_id, current.agent_id, version - 1, 1)
+        found, _ = service.versions(connection, call.tenant_id, current.agent_id, version - 1, 1)
         if not found or found[0].version != version:
             raise NotFound(f"The agent {current.name!r} has no version {version}; its latest is {current.version}.")
         return found[0]

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
 from kgents.agents import service
-from kgents.agents.model import Agent
-from kgents.api.call import AgentsRead
+from kgents.api.call import AgentsRead, Call
 from kgents.api.json_route import JsonRoute
 from kgents.api.problems import OPENAI_PROBLEMS
 from kgents.api.unit import read
@@ -36,9 +35,9 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-def show(agent: Agent) -> Model:
+def show(call: Call, name: str, created_at: int) -> Model:
     """An agent as a model, under its name."""
-    return Model(id=agent.name, created=agent.created_at // SECOND, owned_by=agent.tenant_id)
+    return Model(id=name, created=created_at // SECOND, owned_by=call.tenant_id)
 
 
 @router.get(
@@ -46,8 +45,8 @@ def show(agent: Agent) -> Model:
 )
 async def list_models(call: AgentsRead) -> ModelList:
     """The tenant's agents (the first 1,000; GET /v1/agents pages through all)."""
-    found = await read(call, lambda connection: service.list_agents(connection, call.tenant_id, "", MOST))
-    return ModelList(data=[show(agent) for agent in found])
+    found = await read(call, lambda connection: service.agent_names(connection, call.tenant_id, MOST))
+    return ModelList(data=[show(call, *agent) for agent in found])
 
 
 @router.get(
@@ -59,4 +58,5 @@ async def list_models(call: AgentsRead) -> ModelList:
 )
 async def get_model(call: AgentsRead, model: Annotated[str, Path(max_length=128)]) -> Model:
     """The agent of this name or id."""
-    return show(await read(call, lambda connection: service.get_agent(connection, call.tenant_id, model)))
+    found = await read(call, lambda connection: service.get_agent(connection, call.tenant_id, model))
+    return show(call, found.name, found.created_at)

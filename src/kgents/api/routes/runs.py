@@ -21,7 +21,7 @@ from kgents.api.follow import live, recorded
 from kgents.api.json_route import JsonRoute
 from kgents.api.launch import Ask, Launched, launch
 from kgents.api.openai_input import ChatMessage, Schema, refuse_unsupported
-from kgents.api.paging import Cursor, Limit, Page, page_of
+from kgents.api.paging import Cursor, Limit, Page
 from kgents.api.problems import PROBLEMS, render
 from kgents.api.unit import read, write
 from kgents.clock import to_rfc3339
@@ -196,13 +196,13 @@ async def list_runs(
     status: Annotated[RunStatus | None, Query()] = None,
 ) -> Page[RunDocument]:
     """The tenant's runs, newest first."""
-    found = await read(
+    found, more = await read(
         call,
         lambda connection: runs.list_(
-            connection, call.tenant_id, after, limit + 1, session_id=session_id, status=status or ""
+            connection, call.tenant_id, after, limit, session_id=session_id, status=status or ""
         ),
     )
-    return page_of([document(run) for run in found], limit)
+    return Page.of([document(run) for run in found], has_more=more)
 
 
 @router.get(

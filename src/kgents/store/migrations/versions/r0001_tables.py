@@ -335,10 +335,18 @@ def _create_tables() -> None:
     op.create_index(
         "ix_runs_unfinished",
         "runs",
-        ["owner", "run_id"],
+        ["status", "owner", "run_id"],
         unique=False,
         sqlite_where=sa.text("status IN ('queued', 'running')"),
         postgresql_where=sa.text("status IN ('queued', 'running')"),
+    )
+    op.create_index(
+        "ix_runs_queued",
+        "runs",
+        ["tenant_id", "run_id"],
+        unique=False,
+        sqlite_where=sa.text("status = 'queued'"),
+        postgresql_where=sa.text("status = 'queued'"),
     )
     op.create_index(
         "ix_runs_unfinished_session",
