@@ -164,12 +164,12 @@ class _MadeAgain(Exception):
 
 async def _restore(client: Client, stream: str, folder: Path) -> Copied:
     for _ in range(TRIES):
+        await _check_empty(client, stream)  # again, as close as can be to the deletion: something may have come
         await api(client, f"STREAM.DELETE.{stream}")
         try:
             return await _bring(client, stream, folder)
         except (_MadeAgain, NoRespondersError):  # the latter where JetStream has given it up already
             await asyncio.sleep(PAUSE)
-            await _check_empty(client, stream)
     raise BusUnavailable(
         f"the stream {stream} was made again {TRIES} times while it was being restored. Stop the API and the workers, "
         "and restore it then."
