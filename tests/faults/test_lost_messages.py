@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import nats
 import pytest
 
 from kgents.bus.streams import RUNS_STREAM
+from kgents.workers.runs import LOOK, PATIENCE, SLOTS
 from tests.faults.systems import FULL, System, running
 from tests.support.results import record
 from tests.support.tenants import Tenant, tenant_of
 from tests.support.waiting import eventually
 
-HOLDING = 32  # as many as a worker carries out at once, so that the others wait in the queue
+HOLDING = SLOTS // 2  # as many as a worker carries out at once of one tenant, so that the others wait
 WAITING = 300 if FULL else 20
 
 
@@ -43,6 +45,7 @@ def _lose(system: System, tenant: Tenant) -> list[str]:
     holding = [tenant.run("/sleep 100 a b", mode="background")["id"] for _ in range(HOLDING)]
     waiting = [tenant.run("hello", mode="background")["id"] for _ in range(WAITING)]
     asyncio.run(_purge(system, HOLDING + WAITING))
+    time.sleep(PATIENCE + 2 * LOOK)  # until the worker has given back what it has in hand: it knows of these runs
     for run_id in holding:
         tenant.http.post(f"/v1/runs/{run_id}/cancel").raise_for_status()
         tenant.ended(run_id)
