@@ -119,19 +119,16 @@ class RunWorker:
                 if turn := await self._turn(tenant_id):
                     delay, instead = turn
                 else:
-                    delay = await self._hold(tenant_id, run_id)
-        except Exception as error:
-            log.exception("background run failed unexpectedly", exc_info=error)
-            delay = BUSY_DELAY
+                    delay = await self._carry(tenant_id, run_id)
         finally:
             alive.cancel()
         await _tell(delivery.ack() if delay is None else delivery.nak(delay))
-        if instead:
-            await self._carry_instead(*instead)
+        if instead:  # whose own message will find it under way, or ended
+            await self._carry(*instead)
 
     async def _turn(self, tenant_id: str) -> tuple[float, tuple[str, str] | None] | None:
-        """None when it is the tenant's turn. Otherwise after how long the message is to come again, here or to another
-        worker, and whose run is to be carried out instead, of those that wait.
+        """None when it is the tenant's turn, with a slot taken for it. Otherwise after how long the message is to come
+        again, here or to another worker, and whose run is to be carried out instead, of those that wait.
         """
         give_back = self._clock.monotonic() + PATIENCE
         while self._shares.full(tenant_id):
@@ -142,6 +139,7 @@ class RunWorker:
             if self._clock.monotonic() > give_back:
                 return BUSY_DELAY, None
             await self._shares.left(tenant_id, LOOK)
+        self._shares.take(tenant_id)
         return None
 
     async def _other(self) -> tuple[str, str] | None:
@@ -157,8 +155,8 @@ class RunWorker:
             self._found += await self._store.read(
                 Scope.system(), lambda connection: runs.first_queued(connection, FOUND, after=last, without=full)
             )
-        except Unavailable as error:
-            log.warning("it can't be seen which tenants wait for a worker", reason=error.code)
+        except Exception as error:  # whatever it is, the message still waits for its turn
+            log.warning("it can't be seen which tenants wait for a worker", exc_info=error)
         if other := self._next_found():
             self._look_at = 0.0
         return other
@@ -180,24 +178,19 @@ class RunWorker:
             except Unavailable:
                 continue
 
-    async def _hold(self, tenant_id: str, run_id: str) -> float | None:
-        """Carry out the run. Answers None when the queue may forget it, or after how long it is to come again."""
-        self._shares.take(tenant_id)
-        try:
-            return await self._carry(tenant_id, run_id)
-        finally:
-            self._shares.leave(tenant_id)
-
-    async def _carry_instead(self, tenant_id: str, run_id: str) -> None:
-        """Carry out a run for which a slot is taken, and whose own message will find it under way, or ended."""
-        try:
-            await self._carry(tenant_id, run_id)
-        except Exception as error:
-            log.exception("background run failed unexpectedly", exc_info=error)
-        finally:
-            self._shares.leave(tenant_id)
-
     async def _carry(self, tenant_id: str, run_id: str) -> float | None:
+        """Carry out a run for which a slot is taken, and give that back. Answers None when the queue may forget it, or
+        after how long it is to come again.
+        """
+        try:
+            return await self._work(tenant_id, run_id)
+        except Exception as error:  # whatever it is, it must not end the worker
+            log.exception("background run failed unexpectedly", exc_info=error)
+            return BUSY_DELAY
+        finally:
+            self._shares.leave(tenant_id)
+
+    async def _work(self, tenant_id: str, run_id: str) -> float | None:
         if self._stopped:
             return 0.0
         beginning = asyncio.create_task(self._begin(tenant_id, run_id))
@@ -213,7 +206,7 @@ class RunWorker:
         return None
 
     async def _begin(self, tenant_id: str, run_id: str) -> Execution | float | None:
-        """Claim the run and start it. Otherwise answers as `_hold`."""
+        """Claim the run and start it. Otherwise answers as `_carry`."""
         if self._executor.knows(run_id):  # or another message of it is being claimed: it would be begun twice
             return BUSY_DELAY
         with self._executor.awaiting(run_id):
