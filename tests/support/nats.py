@@ -63,12 +63,21 @@ class NatsServer:
             [_binary(), "-c", self._folder / "nats.conf"], self._folder / "nats.log", last_will=signal.SIGTERM
         )
         self._process = process
+        # It says once that it is healthy: right after that a client may make streams, and while one is being made the
+        # server says that it could not be recovered.
+        healthy = False
+
+        def settled() -> bool:
+            nonlocal healthy
+            healthy = self._is_healthy()
+            return healthy or not process.is_running()
+
         try:
-            wait_until(lambda: not process.is_running() or self._is_healthy(), what="nats-server is healthy")
+            wait_until(settled, what="nats-server is healthy")
         finally:
-            if not self._is_healthy():
+            if not healthy:
                 process.stop(signal.SIGKILL)
-        if not process.is_running():
+        if not healthy:
             raise RuntimeError(f"nats-server did not start:\n{process.log}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:

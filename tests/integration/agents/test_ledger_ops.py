@@ -341,8 +341,9 @@ async def test_queued_runs_of_other_tenants_are_found_after_a_tenant_and_then_fr
     async def first(most, **options):
         return await ledger.read(Scope.system(), lambda connection: runs.first_queued(connection, most, **options))
 
-    one, two, three = ((each.tenant_id, each.run_id) for each in queued)
-    assert await first(9, after="", without=[]) == [one, three, two]
-    assert await first(9, after="ten_1", without=[]) == [two, one, three]
-    assert await first(9, after="ten_2", without=["ten_1"]) == [two]
+    # The oldest first; of the same millisecond, whichever.
+    one, two, three = sorted((each.tenant_id, each.run_id) for each in queued)
+    assert await first(9, after="", without=[]) == [one, two, three]
+    assert await first(9, after="ten_1", without=[]) == [three, one, two]
+    assert await first(9, after="ten_2", without=["ten_1"]) == [three]
     assert await first(1, after="", without=[]) == [one]
