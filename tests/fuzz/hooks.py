@@ -14,7 +14,7 @@ ENDING = ("revoke_api_key", "rotate_api_key", "update_tenant", "update_agent", "
 ELSEWHERE = "not-a-callers-own"
 NAMED = ("create_agent", "create_tenant")
 # What is created can be deleted; a request that is sent again is answered as the first one was, also after that.
-DELETABLE = "create_agent"
+DELETABLE = ("create_agent", "create_response", "create_session")
 
 _numbers = itertools.count(1)
 
@@ -34,7 +34,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     again = number % 4 == 0
     headers = case.headers
     key = (headers or {}).get("Idempotency-Key")
-    if key and len(str(key)) < 240 and (not again or operation == DELETABLE):
+    if key and len(str(key)) < 240 and (not again or operation in DELETABLE):
         headers["Idempotency-Key"] = f"{key}.{number}"
     body = case.body
     if (
