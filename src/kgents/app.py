@@ -44,6 +44,7 @@ from kgents.meter.server import serve as serve_meter
 from kgents.store import outbox
 from kgents.store.changes import ChangeFeed
 from kgents.store.engine import Scope, Store, open_store
+from kgents.store.failures import unavailable
 from kgents.store.migrate import check_current
 from kgents.telemetry import logs, traces
 from kgents.telemetry.health import Check, Facts, HealthBoard
@@ -176,6 +177,8 @@ def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keep
     async def sql() -> Facts:
         # A write, since a database that only reads can record no run.
         await keeper.beat()
+        if failure := store.failing():  # on a full disk a small write may still find room, where requests' do not
+            raise unavailable(failure) from failure
         backlog = await store.read(Scope.system(), outbox.backlog)
         return Facts(backlog=backlog.count)
 

@@ -50,7 +50,7 @@ def check(
     """
     verdict = Verdict(late=list(late))
     try:
-        wait_until(lambda: _all_ended(client), seconds=seconds, what="all runs have ended")
+        wait_until(lambda: all_ended(client), seconds=seconds, what="all runs have ended")
         up.settled(seconds)
     except TimeoutError as error:
         verdict.violations.append(str(error))
@@ -117,7 +117,8 @@ def _at_least(meter: dict[str, int], ledger: dict[str, int]) -> bool:
     return all(meter[name] >= ledger[name] for name in METERS)
 
 
-def _all_ended(client: httpx2.Client) -> bool:
+def all_ended(client: httpx2.Client) -> bool:
+    """Whether no run of the client's tenant is waiting or under way; not while nobody answers."""
     try:
         waiting = [
             client.get("/v1/runs", params={"status": status, "limit": 1}).raise_for_status().json()["data"]

@@ -6,41 +6,63 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from statistics import median
+
+import httpx2
 
 from tests.faults.load import Load
 from tests.support.up import Up
+from tests.support.waiting import wait_until
 
 HEALED = 0.9  # of the usual throughput
 WITHIN = 10.0  # seconds
+SPAN = 1.0  # seconds over which a rate of the meter is taken
 PATIENCE = 120.0  # seconds without an answer after which it is taken for dead
 
 
 class Supervisor:
-    """Breaks one kgents. `usual` is its throughput in good answers a second, measured before anything was broken."""
+    """Breaks one kgents. `usual` is its throughput in good answers a second, measured before anything was broken; as
+    many runs a second come to the meter.
+    """
 
     def __init__(self, up: Up, load: Load) -> None:
         self.up = up
         self._load = load
+        self._killed: dict[str, int] = {}
+        with up.client() as client:
+            self._tenant = client.get("/v1/tenant").raise_for_status().json()["id"]
         self.usual = self._measure()
         self.late: list[str] = []
         """Each round that was not back at 90 % in time. The faults go on, so that what is lost shows as well."""
+        self.given_up = 0
+        """Processes that were taken for dead while they were frozen, and started again."""
         self._slowest = 0.0
         self._rounds = 0
 
     def kill(self, *names: str) -> None:
-        """SIGKILL the processes; those that are being started again already are dead enough."""
+        """SIGKILL the processes. One that is being started again is waited for: each kill is that of a process."""
         for name in names:
-            kill(self.up.pid(name))
+            wait_until(lambda name=name: self._kill(name), seconds=30, what=f"there is another {name} to kill")
 
-    def frozen(self, *names: str) -> AbstractContextManager[None]:
+    def _kill(self, name: str) -> bool:
+        pid = self.up.pid(name)
+        if pid == self._killed.get(name) or not kill(pid):
+            return False
+        self._killed[name] = pid
+        return True
+
+    @contextmanager
+    def frozen(self, *names: str) -> Iterator[None]:
         """Stop the processes for a while."""
-        return frozen(self.up, *names)
+        with frozen(self.up, *names) as pids:
+            yield
+            self.given_up += sum(not _send(pid, 0) for pid in pids)
 
     def heal(self, within: float = WITHIN, patience: float = PATIENCE) -> None:
-        """Wait until the throughput is at 90 % again, and note when that was not so `within` so many seconds. Raises
-        TimeoutError when nothing at all is answered for `patience` seconds.
+        """Wait until the throughput is at 90 % again, in answers and then in runs that come to the meter, and note when
+        that was not so `within` so many seconds. Raises TimeoutError when nothing at all is answered for `patience`
+        seconds.
         """
         began = time.monotonic()
         self._rounds += 1
@@ -51,7 +73,14 @@ class Supervisor:
             if took > patience:
                 raise TimeoutError(f"{patience:g} s after the fault nothing is answered; before it {self.usual:.0f}/s")
             time.sleep(0.05)
-        self._slowest = max(self._slowest, took)
+        with self.up.meter() as meter:
+            rates = Metered(meter, self._tenant)
+            while rates.look() < HEALED * self.usual:
+                if time.monotonic() - began > within:
+                    self.late.append(f"round {self._rounds}: {rates.last:.0f}/s metered {within:g} s after the fault")
+                    return
+                time.sleep(0.1)
+        self._slowest = max(self._slowest, time.monotonic() - began)
 
     def told(self, within: float = WITHIN) -> str:
         """How it got over the faults, in words."""
@@ -69,26 +98,53 @@ class Supervisor:
         return median(rates)
 
 
+class Metered:
+    """The rate at which a tenant's runs come to the meter, from one look to another about a second later."""
+
+    def __init__(self, meter: httpx2.Client, tenant: str) -> None:
+        self._meter = meter
+        self._tenant = tenant
+        self._seen: list[tuple[float, int]] = []
+        self.last = 0.0
+
+    def look(self) -> float:
+        """Runs a second now; 0 while the meter does not answer, or nothing can be said yet."""
+        try:
+            answer = self._meter.get("/api/v1/meters/runs/query", params={"subject": self._tenant}, timeout=1)
+            found = sum(row["value"] for row in answer.raise_for_status().json()["data"])
+        except httpx2.HTTPError:
+            self._seen = []
+            self.last = 0.0
+            return 0.0
+        now = time.monotonic()
+        self._seen = [*(seen for seen in self._seen if seen[0] > now - SPAN), (now, found)]
+        moment, before = self._seen[0]
+        self.last = (found - before) / (now - moment) if now - moment > SPAN / 2 else 0.0
+        return self.last
+
+
 @contextmanager
-def frozen(up: Up, *names: str) -> Iterator[None]:
-    """Stop processes for a while (SIGSTOP, SIGCONT)."""
-    pids = [up.pid(name) for name in names]
-    for pid in pids:
-        _send(pid, signal.SIGSTOP)
+def frozen(up: Up, *names: str) -> Iterator[list[int]]:
+    """Stop processes for a while (SIGSTOP, SIGCONT). One that is being started again is waited for."""
+    pids: list[int] = []
     try:
-        yield
+        for name in names:
+            wait_until(lambda name=name: _send(up.pid(name), signal.SIGSTOP), seconds=30, what=f"there is a {name}")
+            pids.append(up.pid(name))
+        yield pids
     finally:
         for pid in pids:
             _send(pid, signal.SIGCONT)
 
 
-def kill(pid: int) -> None:
-    """SIGKILL, also to a process that is dead."""
-    _send(pid, signal.SIGKILL)
+def kill(pid: int) -> bool:
+    """SIGKILL; answers whether there was such a process."""
+    return _send(pid, signal.SIGKILL)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _send(pid: int, number: int) -> bool:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        return  # it is dead
+        return False
+    return True

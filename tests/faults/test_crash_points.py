@@ -67,5 +67,5 @@ def test_a_crash_at_any_point_loses_nothing_and_counts_nothing_twice(tmp_path: P
 def test_without_the_meters_unique_key_a_crash_counts_usage_twice(tmp_path: Path) -> None:
     seed = new_seed()
     verdict, _ = crash("sqlite", tmp_path, ["usage accepted by the meter"], seed, "no unique key")
-    record("Exactly-once metering, control", COMMAND, "no unique key in the meter: found", seed)
     assert [line.split(" {")[0] for line in verdict.violations] == ["the meter has"], verdict
+    record("Exactly-once metering, control", COMMAND, "no unique key in the meter: found", seed)

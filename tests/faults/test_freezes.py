@@ -39,13 +39,15 @@ def freeze(dialect: str, folder: Path, rounds: Sequence[Sequence[str]], control:
                 with supervisor.frozen(*names):
                     time.sleep(LONGER)
                 supervisor.heal()
+            given_up = supervisor.given_up
         verdict = check(system.up, client, history, late=supervisor.late)
     print(f"{dialect}: {verdict}")
     record(
         "A pause beyond the ack wait loses nothing and bills nothing twice"
         + (f", control: {control}" if control else ""),
         "tests/faults/test_freezes.py",
-        f"{dialect}: {sum(map(len, rounds))} processes frozen for {LONGER:g} s each during "
+        f"{dialect}: {sum(map(len, rounds))} processes frozen for {LONGER:g} s each ({given_up} were taken for dead "
+        "meanwhile, and started again) during "
         f"{verdict.calls.total():,} requests: {len(verdict.violations)} violations; "
         f"{supervisor.told()}",
         seed,

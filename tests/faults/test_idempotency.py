@@ -12,10 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.faults.checker import all_ended
 from tests.faults.load import PAUSE, Connection, Cut
 from tests.faults.supervisor import kill
 from tests.faults.systems import FULL, System, new_seed, running
 from tests.support.results import record
+from tests.support.waiting import wait_until
 
 KEYS, RACERS = (200, 50) if FULL else (12, 20)
 KILL_EVERY = 4
@@ -81,13 +83,18 @@ def _code(answer: bytes) -> str:
 
 
 def effects(system: System) -> Counter[str]:
-    """How many runs there are for each key."""
+    """How many runs there are for each key; a run that has not completed stands for itself."""
     found: Counter[str] = Counter()
     with system.up.client() as client:
         after: dict[str, str] = {}
         while True:
             page = client.get("/v1/runs", params={"limit": "100", **after}).raise_for_status().json()
-            found.update(str(run["output"]["text"]).split()[0] for run in page["data"] if run["output"])
+            found.update(
+                str(run["output"]["text"]).split()[0]
+                if run["status"] == "completed"
+                else f"{run['id']} {run['status']}"
+                for run in page["data"]
+            )
             if not page["has_more"]:
                 return found
             after = {"after": page["last_id"]}
@@ -98,22 +105,39 @@ def test_a_key_has_one_effect_however_many_send_it(tmp_path: Path, dialect: str)
     seed = new_seed()
     with running(dialect, tmp_path / "data") as system:
         seen, violations = asyncio.run(race(system, KEYS, seed))
+        with system.up.client() as client:
+            wait_until(lambda: all_ended(client), what="all runs have ended")
+            tenant = client.get("/v1/tenant").json()["id"]
+            used = client.get("/v1/usage", params={"window": "month"}).json()["data"]
+        ledger = {row["meter"]: row["quantity"] for row in used}
         system.up.settled()
         found = effects(system)
+        metered = system.up.metered(tenant)
     print(f"{dialect}: {dict(seen)}")
+    assert not violations
+    assert found == {f"key{number}": 1 for number in range(KEYS)}
+    assert metered["runs"] == KEYS
+    assert {meter: metered[meter] for meter in ledger} == ledger
+    assert set(seen) <= {"200", "409 idempotency_key_in_use", "422 idempotency_key_reused", "503 draining", "cut"}
     record(
         "One effect for an Idempotency-Key",
         "tests/faults/test_idempotency.py",
         f"{dialect}: {KEYS} keys, {RACERS} racers each, {KEYS // KILL_EVERY} kill -9 of the API; answers: "
-        f"{', '.join(f'{name} {count:,}' for name, count in sorted(seen.items()))}; {len(violations)} violations",
+        f"{', '.join(f'{name} {count:,}' for name, count in sorted(seen.items()))}; {found.total()} runs, "
+        f"{metered['runs']} of them metered; {len(violations)} violations",
         seed,
     )
-    assert not violations
-    assert found == {f"key{number}": 1 for number in range(KEYS)}
-    assert set(seen) <= {"200", "409 idempotency_key_in_use", "422 idempotency_key_reused", "503 draining", "cut"}
 
 
 def test_without_claims_a_key_has_several_effects(tmp_path: Path) -> None:
     with running("sqlite", tmp_path / "data", control="no claim") as system:
-        asyncio.run(race(system, 1, new_seed()))
-        assert max(effects(system).values()) > 1
+        seed = new_seed()
+        asyncio.run(race(system, 1, seed))
+        found = effects(system)
+    assert max(found.values()) > 1
+    record(
+        "One effect for an Idempotency-Key, control",
+        "tests/faults/test_idempotency.py",
+        f"sqlite: without claims a key has {max(found.values())} effects",
+        seed,
+    )

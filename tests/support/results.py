@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -12,7 +13,14 @@ def record(promise: str, command: str, figure: str, seed: int | str = "") -> Non
     """Append a line to the file that KGENTS_RESULTS names; nothing where it is not set."""
     target = os.environ.get("KGENTS_RESULTS")
     if target:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-        line = {"promise": promise, "command": command, "figure": figure, "seed": seed, "commit": commit}
+        commit = _git("rev-parse", "HEAD")
+        if _git("status", "--porcelain", "--untracked-files=no"):
+            commit += "-dirty"
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"promise": promise, "command": command, "figure": figure, "seed": seed, "commit": commit, "at": now}
         with Path(target).open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ without it, the next group is small, costs nearly as much as a large one, and ta
 have been in it. A caller who is alone never waits.
 """
 TRIES = 3  # of an item whose transaction collides with another
+RECENT = 10.0  # seconds for which a group that was not kept says something of the database
 
 
 @dataclass(slots=True)
@@ -32,6 +34,23 @@ class Waiting:
     op: GroupOp[Any, Any]
     item: Any
     future: asyncio.Future[Any]
+
+
+class LastGroup:
+    """What became of the group that was committed last."""
+
+    def __init__(self) -> None:
+        self._failure: BaseException | None = None
+        self._ended = 0.0
+
+    def ended(self, results: Sequence[Any]) -> None:
+        """Take note of a group's results."""
+        self._failure = results[-1] if ended_by_outage(results) else None
+        self._ended = time.monotonic()
+
+    def failure(self) -> BaseException | None:
+        """Why the database did not keep it, where it did not, and no more than RECENT seconds ago."""
+        return self._failure if time.monotonic() - self._ended < RECENT else None
 
 
 def run_group(connection: Connection, group: Sequence[Waiting]) -> list[Any]:

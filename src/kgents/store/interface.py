@@ -94,6 +94,12 @@ class Store(Protocol):
         """
         ...
 
+    def failing(self) -> BaseException | None:
+        """Why the group of `submit` that ended last was not kept, where the database was away or its disk full, and
+        that was within the last seconds.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish what was accepted and close the connections."""
         ...

@@ -16,6 +16,7 @@ from kgents.store.failures import Unconfirmed, draining, guard, is_outage
 from kgents.store.groups import (
     GATHER,
     MAX_GROUP,
+    LastGroup,
     Waiting,
     by_operation,
     ended_by_outage,
@@ -72,6 +73,7 @@ class PostgresStore:
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
         self._lanes: list[asyncio.Task[None]] = []
         self._closed = False
+        self._last = LastGroup()
 
     async def read(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
         if self._closed:
@@ -91,6 +93,9 @@ class PostgresStore:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(Waiting(op, item, future))
         return future
+
+    def failing(self) -> BaseException | None:
+        return self._last.failure()
 
     async def close(self) -> None:
         if self._closed:
@@ -136,6 +141,7 @@ class PostgresStore:
                 started = perf_counter()
                 results = await self._commit(part)
                 self._observe(len(part), perf_counter() - started)
+                self._last.ended(results)
                 settle(part, results)
             for _ in group:
                 self._queue.task_done()

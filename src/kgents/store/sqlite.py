@@ -18,7 +18,17 @@ from sqlalchemy import Connection, event
 from kgents.store import checkpoint
 from kgents.store.bulk import driver_of, translated
 from kgents.store.failures import draining, guard, is_busy, is_outage
-from kgents.store.groups import GATHER, MAX_GROUP, Waiting, ended_by_outage, halves, is_final, run_group, settle_soon
+from kgents.store.groups import (
+    GATHER,
+    MAX_GROUP,
+    LastGroup,
+    Waiting,
+    ended_by_outage,
+    halves,
+    is_final,
+    run_group,
+    settle_soon,
+)
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
 
 T = TypeVar("T")
@@ -46,6 +56,7 @@ class SqliteStore:
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._checkpointer = checkpoint.Checkpointer(url.database or "")
         self._readers = ThreadPoolExecutor(READERS, "sqlite-read")
+        self._last = LastGroup()
         self._thread = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
         self._thread.start()
         self._closed = False
@@ -68,6 +79,9 @@ class SqliteStore:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.put(Waiting(op, item, future))
         return future
+
+    def failing(self) -> BaseException | None:
+        return self._last.failure()
 
     async def close(self) -> None:
         if not self._closed:
@@ -96,6 +110,7 @@ class SqliteStore:
             started = time.perf_counter()
             results = self._commit(group)
             self._observe(len(group), time.perf_counter() - started)
+            self._last.ended(results)
             settle_soon(group, results)
             self._checkpointer.committed()
             if last:

@@ -120,6 +120,19 @@ async def test_an_item_that_is_refused_leaves_the_others(store):
     assert await kept(store) == ["a", "b"]
 
 
+async def test_it_is_told_that_the_last_group_found_no_room(store):
+    class Full(Keep):
+        def apply(self, connection, items):
+            raise OSError("no space left on the device")
+
+    assert store.failing() is None
+    [failed] = await submit_all(store, ["m"], Full())
+    assert isinstance(failed, Unavailable)
+    assert "no space left" in str(store.failing())
+    await submit_all(store, ["m", "bug"])
+    assert store.failing() is None
+
+
 async def test_what_a_caller_asked_for_is_committed_when_it_goes_away(store):
     future = store.submit(Keep(), "m")
     future.cancel()
