@@ -37,7 +37,11 @@ def pytest_configure() -> None:
     loopback.allow_only()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not os.environ.get("KGENTS_FULL"):
+        full = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=full)
+        items[:] = [item for item in items if item not in full]
     for item in items:
         for server in ("postgres", "redis"):
             if server in getattr(item, "fixturenames", ()):

@@ -61,6 +61,7 @@ def test_frozen_processes_lose_nothing_and_count_nothing_twice(tmp_path: Path, d
     assert not verdict.broken, verdict
 
 
+@pytest.mark.full
 def test_without_the_meters_unique_key_a_frozen_meter_counts_usage_twice(tmp_path: Path) -> None:
     verdict = freeze("sqlite", tmp_path, [("meter",)], "no unique key")
     assert [line.split(" {")[0] for line in verdict.violations] == ["the meter has"], verdict

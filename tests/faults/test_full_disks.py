@@ -98,11 +98,10 @@ def test_a_full_disk_loses_nothing_and_is_got_over(tmp_path: Path, store: str) -
     assert felt == ROUNDS
 
 
-if FULL:
-
-    def test_a_relay_that_does_not_wait_for_acknowledgements_is_found_out(tmp_path: Path) -> None:
-        verdict, _ = fill("bus", tmp_path, 1, "no acknowledgement")
-        assert [line.split(" {")[0] for line in verdict.violations] == ["the meter has"], verdict
+@pytest.mark.full
+def test_a_relay_that_does_not_wait_for_acknowledgements_is_found_out(tmp_path: Path) -> None:
+    verdict, _ = fill("bus", tmp_path, 1, "no acknowledgement")
+    assert [line.split(" {")[0] for line in verdict.violations] == ["the meter has"], verdict
 
 
 def _start_again(postgres: PostgresServer | None) -> bool:

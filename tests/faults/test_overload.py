@@ -33,6 +33,7 @@ def test_overload_costs_those_who_cause_it(tmp_path: Path, dialect: str) -> None
     assert not FULL or not found.missed
 
 
+@pytest.mark.full
 def test_without_admission_control_everybody_waits(tmp_path: Path) -> None:
     with running("sqlite", tmp_path / "data", control="no admission") as system, tenants(system.up, 3) as owners:
         quiet, *noisy = owners
@@ -40,3 +41,4 @@ def test_without_admission_control_everybody_waits(tmp_path: Path) -> None:
     print(found.figure(), found.broken, found.missed)
     assert "nobody was refused: the load waits somewhere" in found.broken
     assert any("p99" in figure for figure in found.missed)
+    record("Overload costs those who cause it, control: no admission", COMMAND, f"sqlite: {found.figure()}")

@@ -107,6 +107,7 @@ def test_partitions_lose_nothing_and_count_nothing_twice(tmp_path: Path, dialect
     assert not verdict.broken, verdict
 
 
+@pytest.mark.full
 def test_without_the_meters_unique_key_a_partition_counts_usage_twice(tmp_path: Path) -> None:
     verdict = endure("sqlite", tmp_path, [Partition(("worker-nats",), "hang", 3.0, True)], "no unique key, impatient")
     assert [line.split(" {")[0] for line in verdict.violations] == ["the meter has"], verdict

@@ -86,7 +86,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path, dialect
     assert not verdict.broken, verdict
 
 
-@pytest.mark.parametrize("control", ["lazy database", "lazy bus"])
+@pytest.mark.parametrize("control", ["lazy database", pytest.param("lazy bus", marks=pytest.mark.full)])
 def test_without_fsync_a_power_cut_is_found_to_lose(tmp_path: Path, control: str) -> None:
     verdict = cut_power("sqlite", tmp_path, 1, control)
     assert any(LOST.search(line) for line in verdict.violations), verdict

@@ -112,6 +112,7 @@ def test_without_the_lock_on_the_balance_more_are_admitted(tmp_path: Path) -> No
         another_api(system, control="no lock") as (url, _),
     ):
         assert any(_admits_too_many(system.up, url) for _ in range(20))
+    record("Quotas are exact, control", COMMAND, "postgresql: without the lock on the balance more are admitted: found")
 
 
 def _admits_too_many(up: Up, url: str) -> bool:
