@@ -99,8 +99,14 @@ def _check_sums(
     if ledger != expected:
         verdict.violations.append(f"the ledger has {ledger}, the runs {expected}")
     events = dict.fromkeys(METERS, 0)
+    of_runs: Counter[tuple[str, str]] = Counter()
     for event in _listed(client, "/v1/usage/events"):
         events[event["meter"]] += event["quantity"]
+        of_runs[event["run_id"], event["meter"]] += event["quantity"]
+    for run in runs:
+        told = {meter: of_runs[run["id"], meter] for meter in METERS}
+        if told != {"runs": 1} | {meter: run["usage"][meter] for meter in METERS[1:]}:
+            verdict.violations.append(f"the events of {run['id']} are {told}, the run says {run['usage']}")
     if events != ledger:
         verdict.violations.append(f"the events are {events}, what is kept of them {ledger}")
     balance = client.get("/v1/usage/balance").raise_for_status().json()["meters"]
