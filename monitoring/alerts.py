@@ -157,6 +157,8 @@ def _cluster(times: Times) -> list[Rule]:
     certificate = "certmanager_certificate_expiration_timestamp_seconds"
     hpa = "max by (namespace, horizontalpodautoscaler)"
     pods = "by (namespace, pod, container)"
+    lost = f'otelcol_exporter_send_failed_log_records{{namespace="{COLLECTOR_NAMESPACE}"}}'
+    recently = times("15m")
     return [
         _alert(
             "KgentsAutoscalerAtMaximum",
@@ -206,9 +208,9 @@ def _cluster(times: Times) -> list[Rule]:
         ),
         _alert(
             "KgentsLogsLost",
-            "sum by (namespace, pod)"
-            f' (increase(otelcol_exporter_send_failed_log_records{{namespace="{COLLECTOR_NAMESPACE}"}}'
-            f"[{times('15m')}])) > 0",
+            # The first failure makes the series, which has grown by nothing then.
+            f"sum by (namespace, pod) (increase({lost}[{recently}])) > 0"
+            f" or sum by (namespace, pod) ({lost} unless {lost} offset {recently}) > 0",
             "",
             TICKET,
             "The log collector {{ $labels.pod }} gave up on lines",

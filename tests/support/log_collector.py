@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -105,9 +106,13 @@ class Collector:
 
     def metric(self, name: str) -> float:
         """The sum of a metric's series; 0 while there is none."""
+        return sum(value for found, _, value in self.series() if found == name)
+
+    def series(self) -> list[tuple[str, set[str], float]]:
+        """Every series of its metrics: its name, the names of its labels, and its value."""
         text = httpx2.get(f"http://{self._address}:8888/metrics", trust_env=False).text
-        series = [line for line in text.splitlines() if line.partition("{")[0].partition(" ")[0] == name]
-        return sum(float(line.rpartition(" ")[2]) for line in series)
+        found = re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE)
+        return [(name, set(re.findall(r'(\w+)="', labels)), float(value)) for name, labels, value in found]
 
 
 @contextmanager

@@ -102,6 +102,10 @@ def _queue(size: int) -> Series:
     }
 
 
+def _lost(values: str) -> Series:
+    return _one("otelcol_exporter_send_failed_log_records", values, namespace="kgents-logs", pod="collector-1")
+
+
 UNKNOWN = " ".join(["NaN"] * 91)
 
 
@@ -250,15 +254,10 @@ CASES = [
     Case(
         "KgentsLogsLost",
         "ticket",
-        "some are",
+        "the first are",
         True,
-        _one("otelcol_exporter_send_failed_log_records", "0x40 5x50", namespace="kgents-logs", pod="c"),
+        _lost("_x40 5x50"),
     ),
-    Case(
-        "KgentsLogsLost",
-        "ticket",
-        "none are",
-        False,
-        _one("otelcol_exporter_send_failed_log_records", "5x90", namespace="kgents-logs", pod="c"),
-    ),
+    Case("KgentsLogsLost", "ticket", "more are", True, _lost("5x40 8x50")),
+    Case("KgentsLogsLost", "ticket", "they were lost long ago", False, _lost("_x10 5x80")),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from monitoring.external import COLLECTOR, EXTERNAL
 from tests.support.log_collector import NODE, Collector, collecting
 from tests.support.log_store import LogStore
 from tests.support.manifests import pod_of, rendered
@@ -198,6 +199,28 @@ def test_the_queue_is_bounded_and_the_rest_waits_in_the_files(tmp_path: Path, st
         assert sorted(arrived(store, len(lines), seconds=60)) == sorted(lines)
         most = max(most, made.on_disk())
     assert most < 5 * queue
+
+
+class Refusing(LogStore):
+    """One that takes no line, now or later."""
+
+    def take(self, *_: Any) -> int:
+        return 400
+
+
+def test_what_rules_ask_of_its_metrics_is_there_once_lines_are_lost(tmp_path: Path) -> None:
+    store = Refusing()
+    with collecting(tmp_path, store) as made:
+        ContainerLog(made.pods, API, "api").write(*numbered(0, 10))
+        wait_until(lambda: made.metric("otelcol_exporter_send_failed_log_records") == 10, seconds=20)
+        series = made.series()
+    store.stop()
+    for metric in EXTERNAL.values():
+        if metric.source == COLLECTOR:
+            found = [labels for name, labels, _ in series if name == metric.name]
+            assert found, metric.name
+            # Prometheus adds where it is from.
+            assert all(metric.labels - {"namespace", "pod"} <= labels for labels in found), metric.name
 
 
 def test_memory_is_bounded_while_more_comes_than_is_taken(tmp_path: Path) -> None:
