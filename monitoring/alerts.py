@@ -198,6 +198,15 @@ def _cluster(times: Times) -> list[Rule]:
             "cert-manager renews a certificate a month before that, so it could not.",
         ),
         _alert(
+            "KgentsLogCollectorAway",
+            "max by (namespace, daemonset)"
+            f' (kube_daemonset_status_number_unavailable{{namespace="{COLLECTOR_NAMESPACE}"}}) > 0',
+            times("10m"),
+            TICKET,
+            "{{ $labels.daemonset }} does not run on every node",
+            "Of {{ $value }} nodes nothing is collected; their lines are lost when the kubelet removes the files.",
+        ),
+        _alert(
             "KgentsLogsBehind",
             f'max by (namespace, pod) (otelcol_exporter_queue_size{{namespace="{COLLECTOR_NAMESPACE}"}})'
             f' / max by (namespace, pod) (otelcol_exporter_queue_capacity{{namespace="{COLLECTOR_NAMESPACE}"}}) > 0.5',

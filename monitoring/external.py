@@ -39,6 +39,7 @@ EXTERNAL = {
             kube_horizontalpodautoscaler_spec_max_replicas="namespace horizontalpodautoscaler",
             kube_deployment_status_replicas_available="namespace deployment",
             kube_deployment_status_replicas_unavailable="namespace deployment",
+            kube_daemonset_status_number_unavailable="namespace daemonset",
             kube_pod_container_resource_requests="namespace pod container resource",
             kube_pod_container_resource_limits="namespace pod container resource",
             kube_pod_container_status_last_terminated_reason="namespace pod container reason",

@@ -169,6 +169,13 @@ def test_the_runbook_tells_what_the_tests_break() -> None:
     assert set(re.findall(r"^\| (Kgents\w+) \|", table, re.MULTILINE)) == set(BROKEN)
 
 
+def test_a_cluster_s_commands_need_no_program_in_an_image_and_read_the_pod_that_is_meant() -> None:
+    commands = "\n".join(blocks(RUNBOOK, ""))
+    assert "port-forward" in commands
+    assert " exec " not in commands
+    assert " logs daemonset/" not in commands
+
+
 def test_every_alert_has_its_section_and_every_section_an_alert() -> None:
     alerts = {
         (rule["alert"], rule["annotations"]["runbook_url"])

@@ -102,6 +102,11 @@ def _queue(size: int) -> Series:
     }
 
 
+def _collectors_away(nodes: str) -> Series:
+    of = {"namespace": "kgents-logs", "daemonset": "kgents-log-collector"}
+    return _one("kube_daemonset_status_number_unavailable", nodes, **of)
+
+
 def _lost(values: str) -> Series:
     return _one("otelcol_exporter_send_failed_log_records", values, namespace="kgents-logs", pod="collector-1")
 
@@ -249,6 +254,9 @@ CASES = [
         _one("certmanager_certificate_expiration_timestamp_seconds", "2592000x90", name="kgents"),
         "80m",
     ),
+    Case("KgentsLogCollectorAway", "ticket", "from one node", True, _collectors_away("0x20 1x70")),
+    Case("KgentsLogCollectorAway", "ticket", "for a rollout's minutes", False, _collectors_away("0x40 1x50")),
+    Case("KgentsLogCollectorAway", "ticket", "from none", False, _collectors_away("0x90")),
     Case("KgentsLogsBehind", "ticket", "the queue is long", True, _queue(600)),
     Case("KgentsLogsBehind", "ticket", "the queue is short", False, _queue(20)),
     Case(
