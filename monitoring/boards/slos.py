@@ -22,7 +22,9 @@ def slos() -> dashboard.Dashboard:
         [
             *panels,
             row("Logs"),
-            log_panel("What failed", f"{LINES} | json | status >= 500", says="Requests answered with 5xx."),
+            log_panel(
+                "What failed", f'{LINES} | json | event="request" | status >= 500', says="Requests answered with 5xx."
+            ),
         ],
     )
 

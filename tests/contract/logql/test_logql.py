@@ -1,4 +1,4 @@
-"""Every LogQL query of the dashboards and the runbook: Grafana's own grammar, and what lines really have."""
+"""Every LogQL query of dashboards, data sources and pages: Grafana's own grammar, and what lines really have."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from monitoring.queries import queries
 from tests.support import node
-from tests.support.documents import blocks
+from tests.support.documents import ROOT, blocks
 from tests.support.up import Up
 from tests.support.waiting import wait_until
 
@@ -47,10 +48,22 @@ def parse(tmp_path_factory: pytest.TempPathFactory) -> Parse:
 
 def written() -> list[str]:
     dashboards = [query.filled("kgents-agents", "5m") for query in queries() if query.source == "loki"]
-    runbook = [line for block in blocks("docs/saas/runbook.md", "logql") for line in block.splitlines()]
+    pages = [
+        line
+        for page in ("docs/saas/runbook.md", "docs/saas/logging.md")
+        for block in blocks(page, "logql")
+        for line in block.splitlines()
+    ]
+    sources = yaml.safe_load((ROOT / "deploy/components/grafana/datasources.yaml").read_text())["datasources"]
+    derived = [
+        field["url"].replace("$${__value.raw}", "4711")
+        for source in sources
+        for field in source["jsonData"].get("derivedFields", ())
+    ]
     assert len(dashboards) > 5
-    assert len(runbook) > 5
-    return dashboards + runbook
+    assert len(pages) > 15
+    assert len(derived) == 2
+    return dashboards + pages + derived
 
 
 @pytest.mark.node
@@ -72,6 +85,14 @@ def test_every_field_is_one_that_lines_have(parse: Parse, up: Up) -> None:
         assert set(found["fields"]) <= known, query
         before_json = re.split(r"\| json", query)[0]
         assert not re.search(r"\| (event|status|duration_ms|route)\b", before_json), query
+
+
+def test_numbers_are_compared_in_lines_that_have_them_only() -> None:
+    """Loki lets a line that is no JSON pass such a filter, and fails a metric query on it."""
+    compared = [re.split(r"\| \w+ (?:[<>]=?|!?=|==) \d|\| unwrap ", query) for query in written()]
+    assert len([parts for parts in compared if len(parts) > 1]) > 5
+    for before, *after in compared:
+        assert not after or 'event="request"' in before, before
 
 
 @pytest.mark.node
