@@ -28,6 +28,7 @@ SPACES = {
     "kgents-logs": "kgents-probes-logs",
     "kong": "kgents-probes-gateway",
     "monitoring": "kgents-probes-monitoring",
+    "tracing": "kgents-probes-tracing",
     "default": "kgents-probes-other",
     "kube-system": "kube-system",
 }

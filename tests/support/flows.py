@@ -10,7 +10,7 @@ from tests.support.policies import Peer
 NAMESPACE = "kgents-agents"
 COLLECTOR = "log-collector"
 OWN = ("nats", "nats-backup", "postgres", "meter", "loki", "grafana")
-PORTS = (22, 53, 80, 443, 3000, 3100, 4222, 5432, 6222, 6379, 8080, 8222, 8888, 9090, 9464, 13133)
+PORTS = (22, 53, 80, 443, 3000, 3100, 4222, 4318, 5432, 6222, 6379, 8080, 8222, 8888, 9090, 9464, 13133)
 
 
 def _own(called: str, /, **labels: str) -> Peer:
@@ -32,6 +32,7 @@ PEERS = {
         ),
         Peer("gateway", "kong", {}, {"kgents.dev/role": "gateway"}),
         Peer("monitoring", "monitoring", {}, {"kgents.dev/role": "monitoring"}),
+        Peer("tracing", "tracing", {}, {"kgents.dev/role": "tracing"}),
         Peer("dns", "kube-system", {}, {"kubernetes.io/metadata.name": "kube-system"}),
         Peer("another namespace", "default", {}, {"kubernetes.io/metadata.name": "default"}),
         Peer("internet", address="93.184.216.34"),
