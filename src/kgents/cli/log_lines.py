@@ -38,29 +38,45 @@ class Wanted:
     since: int = 0
     until: int | None = None
 
-    def of(self, process: str, texts: Iterable[str]) -> Iterator[Line]:
-        """The wanted ones among the lines that a process wrote, one after the other. What is no JSON, such as a
-        traceback, has the time of the line before it.
-        """
-        if self.processes and not any(_names(process, name) for name in self.processes):
+    def is_choosy(self) -> bool:
+        """Whether any line of a process may be one of the last that are wanted."""
+        return bool(self.tenant or self.trace or self.until is not None or self.level != LEVELS[0])
+
+
+class Reader:
+    """The wanted ones among the lines that a process writes, one after the other. What is no JSON, such as a traceback,
+    has the time of the line before it.
+    """
+
+    def __init__(self, wanted: Wanted, process: str) -> None:
+        self._wanted = wanted
+        self._process = process
+        self._named = not wanted.processes or any(_names(process, name) for name in wanted.processes)
+        self._ids = [each for each in (wanted.tenant, wanted.trace) if each]
+        self._least = LEVELS.index(wanted.level)
+        self._before = 0
+
+    def read(self, texts: Iterable[str]) -> Iterator[Line]:
+        """Those among the next lines."""
+        if not self._named:
             return
-        ids = [each for each in (self.tenant, self.trace) if each]
-        least = LEVELS.index(self.level)
-        before = 0
         for text in texts:
-            if ids and not all(each in text for each in ids):
+            if self._ids and not all(each in text for each in self._ids):
                 continue  # most lines, mostly: not worth being read
-            line = parse(process, text, before)
-            before = line.time
-            fields = line.fields
-            if (
-                self.since <= line.time
-                and (self.until is None or line.time < self.until)
-                and (not self.tenant or fields.get("tenant_id") == self.tenant)
-                and (not self.trace or fields.get("trace_id") == self.trace)
-                and (fields["level"] not in LEVELS or LEVELS.index(fields["level"]) >= least)
-            ):
+            line = parse(self._process, text, self._before)
+            self._before = line.time
+            if self._is_wanted(line):
                 yield line
+
+    def _is_wanted(self, line: Line) -> bool:
+        wanted, fields = self._wanted, line.fields
+        return (
+            wanted.since <= line.time
+            and (wanted.until is None or line.time < wanted.until)
+            and (not wanted.tenant or fields.get("tenant_id") == wanted.tenant)
+            and (not wanted.trace or fields.get("trace_id") == wanted.trace)
+            and (fields["level"] not in LEVELS or LEVELS.index(fields["level"]) >= self._least)
+        )
 
 
 def _names(process: str, wanted: str) -> bool:

@@ -19,7 +19,7 @@ import typer
 
 from kgents.cli.client import Refused
 from kgents.cli.log_file import OLDER, Tail
-from kgents.cli.log_lines import Line, Wanted, shown
+from kgents.cli.log_lines import Line, Reader, Wanted, shown
 from kgents.cli.options import moment
 from kgents.cli.output import Format
 from kgents.clock import SECOND, SystemClock, from_rfc3339
@@ -28,21 +28,20 @@ from kgents.deploy.pod_logs import PodLogs
 
 LAST = 100  # lines that are shown where no time is given
 GATHER = 0.3  # seconds for which new lines are gathered and put in order
+LATE = 2 * SECOND  # what a line may take from where it is written
 _AGO = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _OLDER = re.compile(rf"\.[1-{OLDER}]$")
-
-Lines = Iterable[tuple[str, str]]  # a process's name and what it wrote
 
 
 class Source(Protocol):
     """Where logs are read."""
 
-    def past(self, since: int) -> Iterator[tuple[str, Iterator[str]]]:
-        """What each process wrote since then, where that can be told (microseconds; 0: from its oldest line on)."""
+    def past(self, since: int, *, every: bool) -> Iterator[tuple[str, Iterator[str]]]:
+        """What each process wrote since then, where that can be told (microseconds; 0: its last lines, or every)."""
         ...
 
-    def following(self, since: int, seconds: float) -> Generator[list[tuple[str, str]]]:
+    def following(self, seconds: float) -> Generator[list[tuple[str, str]]]:
         """What they write after that, gathered for so many seconds."""
         ...
 
@@ -54,7 +53,7 @@ class Files:
         self._data = data
         self._tails: dict[Path, Tail] = {}
 
-    def past(self, since: int) -> Iterator[tuple[str, Iterator[str]]]:  # noqa: ARG002 - they are read from their start
+    def past(self, since: int, *, every: bool) -> Iterator[tuple[str, Iterator[str]]]:  # noqa: ARG002 - they are read whole
         """Raises Refused where there are none."""
         self._look()
         if not self._tails:
@@ -65,7 +64,7 @@ class Files:
         for path, tail in self._tails.items():
             yield path.stem, tail.lines()
 
-    def following(self, since: int, seconds: float) -> Generator[list[tuple[str, str]]]:  # noqa: ARG002 - as above
+    def following(self, seconds: float) -> Generator[list[tuple[str, str]]]:
         try:
             while True:
                 time.sleep(seconds)
@@ -92,33 +91,29 @@ def run(
     now = SystemClock().now()
     wanted = replace(wanted, since=_moment(since, now) or 0, until=_moment(until, now))
     source: Source = PodLogs(Kubectl(cluster[0]), cluster[1]) if cluster else Files(data)
-    newest: dict[str, int] = {}
+    readers: dict[str, Reader] = {}
     lines = heapq.merge(
-        *(_noting(newest, wanted.of(name, texts)) for name, texts in source.past(wanted.since)),
+        *(
+            readers.setdefault(name, Reader(wanted, name)).read(texts)
+            for name, texts in source.past(wanted.since, every=wanted.is_choosy())
+        ),
         key=lambda line: line.time,
     )
     _print(lines if since else deque(lines, LAST), output)
     if follow and (wanted.until is None or wanted.until > now):
-        _follow(source, wanted, newest, now, output)
+        _follow(source, wanted, readers, output)
 
 
-def _follow(source: Source, wanted: Wanted, newest: dict[str, int], start: int, output: Format) -> None:
-    with closing(source.following(start, GATHER)) as batches:
+def _follow(source: Source, wanted: Wanted, readers: dict[str, Reader], output: Format) -> None:
+    clock = SystemClock()
+    with closing(source.following(GATHER)) as batches:
         for batch in batches:
-            # A cluster tells what it was asked for to the second only, and so what is known already.
             found = (
-                line
-                for name, text in batch
-                for line in wanted.of(name, [text])
-                if line.time > newest.get(name, 0) or not line.time
+                line for name, text in batch for line in readers.setdefault(name, Reader(wanted, name)).read([text])
             )
             _print(sorted(found, key=lambda line: line.time), output)
-
-
-def _noting(newest: dict[str, int], lines: Iterator[Line]) -> Iterator[Line]:
-    for line in lines:
-        newest[line.fields["process"]] = line.time
-        yield line
+            if wanted.until is not None and clock.now() > wanted.until + LATE:
+                return
 
 
 def _print(lines: Iterable[Line], output: Format) -> None:

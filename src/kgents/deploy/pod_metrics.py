@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from kgents.deploy.kubectl import Kubectl, Refused
-from kgents.deploy.pod_logs import SELECTOR
+from kgents.deploy.pod_logs import pods_of
 
 PORT = 9464
 
@@ -19,10 +19,10 @@ class PodMetrics:
         self._namespace = namespace
 
     def pages(self) -> dict[str, str]:
-        """The metrics of each pod that is there to be asked, by its name. Raises Refused where the cluster does not
-        answer.
+        """The metrics of each pod that is there to be asked, by its name. Raises Refused where there are none or
+        the cluster does not answer.
         """
-        pods = self._kubectl.list("pod", self._namespace, SELECTOR)
+        pods = pods_of(self._kubectl, self._namespace)
         found: dict[str, str] = {}
         for name in (pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running"):
             try:

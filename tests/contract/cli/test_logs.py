@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,27 @@ def test_following(cli: Cli, up: Up) -> None:
         assert TRACE in process.stdout.readline().decode()
         ask(up)
         assert TRACE in process.stdout.readline().decode()
+
+
+def test_following_what_is_no_json(cli: Cli, tmp_path: Path) -> None:
+    """It belongs to the line before it, however late it comes."""
+    log = tmp_path / "logs" / "api.jsonl"
+    log.parent.mkdir()
+    log.write_text(json.dumps({"timestamp": "2026-11-26T10:00:01.000000Z", "level": "error", "event": "failed"}) + "\n")
+    command = ("logs", "--data", tmp_path, "--since", "2026-11-26T10:00:00Z", "--follow", "-o", "json")
+    with cli.start(*command) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "failed"
+        for text in ("Traceback (most recent call last):", "ValueError"):
+            with log.open("a") as file:
+                file.write(text + "\n")
+            found = json.loads(process.stdout.readline())
+            assert (found["event"], found["timestamp"]) == (text, "2026-11-26T10:00:01.000000Z")
+
+
+def test_following_ends_where_it_is_to(cli: Cli, up: Up) -> None:
+    until = datetime.now(UTC) + timedelta(seconds=3)
+    assert lines(cli, up, "--trace", TRACE, "--follow", "--until", until.isoformat())
 
 
 def test_without_logs_it_says_where_to_look(cli: Cli, tmp_path: Path) -> None:

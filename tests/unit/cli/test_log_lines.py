@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kgents.cli.log_lines import Wanted, parse, shown
+from kgents.cli.log_lines import Reader, Wanted, parse, shown
 from kgents.clock import SECOND, from_rfc3339
 
 START = from_rfc3339("2026-11-26T10:00:00Z")
@@ -17,7 +17,7 @@ def text(second: int, event: str = "request", level: object = "info", **fields: 
 
 
 def events(wanted: Wanted, *texts: str, process: str = "api") -> list[str]:
-    return [line.fields["event"] for line in wanted.of(process, texts)]
+    return [line.fields["event"] for line in Reader(wanted, process).read(texts)]
 
 
 def test_of_a_tenant_and_of_a_trace() -> None:
@@ -57,7 +57,8 @@ def test_of_a_process(process: str, wanted: str, taken: bool) -> None:
 
 
 def test_what_is_no_json_belongs_to_the_line_before() -> None:
-    found = list(Wanted().of("api", [text(1), "Traceback (most recent call last):", text(3)]))
+    reader = Reader(Wanted(since=START), "api")
+    found = [line for each in (text(1), "Traceback (most recent call last):", text(3)) for line in reader.read([each])]
     assert [line.time - START for line in found] == [SECOND, SECOND, 3 * SECOND]
     assert found[1].fields["level"] == "error"
 
@@ -78,7 +79,7 @@ def test_a_line_is_shown_with_its_ids_last_and_no_control_characters() -> None:
 
 @pytest.mark.parametrize(("level", "told"), [(None, "-"), (["a"], "a"), ({"a": 1}, "a=1")])
 def test_a_line_with_a_level_that_is_none(level: object, told: str) -> None:
-    (line,) = Wanted().of("api", [text(1, "hello", level)])
+    (line,) = Reader(Wanted(), "api").read([text(1, "hello", level)])
     assert shown(line, colour=True) == f"2026-11-26 10:00:01.000 {told:<8} api     hello"
 
 
