@@ -38,7 +38,11 @@ def figures(before: Reading, after: Reading) -> dict[str, Any]:
     reading on, for what is told per second.
     """
     change = _Change(before, after)
-    answered = dict(change.grown("kgents_http_requests_total"))
+    answered = {
+        labels: value
+        for labels, value in change.grown("kgents_http_requests_total")
+        if dict(labels)["route"] not in PROBES
+    }
     durations = dict(change.grown("kgents_http_request_duration_seconds_bucket"))
     ended = dict(change.grown("kgents_runs_total"))
     tokens = dict(change.grown("kgents_tokens_total"))
@@ -47,7 +51,7 @@ def figures(before: Reading, after: Reading) -> dict[str, Any]:
         "status": after.health.get("status", "unavailable"),
         "seconds": round(change.seconds, 3),
         "requests": {
-            "per_second": change.rate(answered, lambda labels: labels["route"] not in PROBES),
+            "per_second": change.rate(answered),
             "errors_per_second": change.rate(answered, lambda labels: labels["status"] >= "500"),
             "refused_per_second": change.rate(dict(change.grown("kgents_requests_refused_total")))
             + change.rate(dict(change.grown("kgents_rate_limited_total"))),

@@ -38,9 +38,9 @@ def test_rates_are_of_the_time_between_and_of_all_processes() -> None:
 def test_probes_are_no_requests() -> None:
     metrics = Metrics("api")
     before = reading(0.0, api=metrics)
-    answer(metrics, 1.0, route="/health/saas")
+    answer(metrics, 1.0, route="/health/saas", status=503)
     found = figures(before, reading(1.0, api=metrics))["requests"]
-    assert (found["per_second"], found["p50_ms"]) == (0.0, None)
+    assert (found["per_second"], found["errors_per_second"], found["p50_ms"]) == (0.0, 0.0, None)
 
 
 @pytest.mark.parametrize(
