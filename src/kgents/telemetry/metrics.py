@@ -74,6 +74,7 @@ class Metrics:
         self._difference = self._gauge(
             "reconcile_difference", "Units by which ledger and meter differ in hours that were compared.", ("meter",)
         )
+        self._compared: tuple[str, ...] = ()
         self._reconciled = self._gauge(
             "reconcile_last_success_timestamp_seconds", "When ledger and meter were last compared; 0: not yet."
         )
@@ -223,7 +224,13 @@ class Metrics:
         """Ledger and meter were compared `at` that moment (microseconds): the units by which they differ, by meter."""
         for meter, units in differences.items():
             self._of(self._difference, meter).set(units)
+        self._compared = tuple(differences)
         self._reconciled.set(at / 1e6)
+
+    def reconcile_unknown(self) -> None:
+        """Ledger and meter could not be compared: what they differed by may have been mended since."""
+        for meter in self._compared:
+            self._of(self._difference, meter).set(math.nan)
 
     def relayed(self, topic: str, count: int) -> None:
         """The bus stored outbox messages."""

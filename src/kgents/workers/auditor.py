@@ -37,6 +37,10 @@ class Auditor:
     async def audit(self) -> dict[str, int]:
         """Compare once; answers the units by which they differ, by meter. Raises Unavailable."""
         now = self._clock.now()
-        differences = await self._totals.compare(now)
+        try:
+            differences = await self._totals.compare(now)
+        except KgentsError:
+            self._metrics.reconcile_unknown()
+            raise
         self._metrics.reconciled(differences, now)
         return differences

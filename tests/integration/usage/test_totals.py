@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import orjson
 import pytest
 
@@ -79,6 +81,17 @@ async def test_the_auditor_tells_the_metrics(ledger, client, use):
     assert count(metrics, "reconcile_difference", meter="input_tokens") == 10
     assert count(metrics, "reconcile_difference", meter="tool_calls") == 0
     assert count(metrics, "reconcile_last_success_timestamp_seconds") == pytest.approx(clock.now() / 1e6, abs=60)
+
+
+async def test_what_could_not_be_compared_again_is_not_told_as_it_was(ledger, client, use, meter):
+    metrics = Metrics("worker")
+    auditor = Auditor(ledger, client, metrics, SystemClock(), 300.0)
+    await use(posting("ten_1", NOW - HOUR), metered=False)
+    assert (await auditor.audit())["input_tokens"] == 10
+    meter.kill()
+    with pytest.raises(Unavailable):
+        await auditor.audit()
+    assert math.isnan(count(metrics, "reconcile_difference", meter="input_tokens"))
 
 
 async def test_without_a_meter_nothing_is_told(ledger, client, meter):
