@@ -15,7 +15,9 @@ from monitoring.durations import Times
 Rule = dict[str, Any]
 
 HEALTH = "/health.*|/livez|/readyz"
-WAITING = "/v1/(chat/completions|responses|runs|runs/.run_id./events|sessions/.session_id./runs)"
+WAITING = (
+    "/v1/(chat/completions|responses|responses/.response_id.|runs|runs/.run_id./events|sessions/.session_id./runs)"
+)
 """Routes whose answers wait for a model, or stream: how long they take is not the API's doing."""
 LATENCY = "0.25"  # seconds; a boundary of the histogram's buckets
 FRESH = "5m"

@@ -121,7 +121,7 @@ def _difference(units: int, bus_age: str) -> Series:
     }
 
 
-_CHAT = "/v1/chat/completions"
+_CHAT, _RESPONSE = "/v1/chat/completions", "/v1/responses/{response_id}"
 CASES = [
     Case("KgentsAvailabilityBurn", "page", "1 in 20 fails", True, _answers("0+95x90", "0+5x90"), "75m"),
     Case("KgentsAvailabilityBurn", "page", "nothing fails", False, _answers("0+95x90", "0x90"), "75m"),
@@ -141,6 +141,7 @@ CASES = [
     Case("KgentsLatencyBurn", "page", "nine in ten are slow", True, _durations("0+10x90", "0+100x90"), "75m"),
     Case("KgentsLatencyBurn", "page", "few are slow", False, _durations("0+97x90", "0+100x90"), "75m"),
     Case("KgentsLatencyBurn", "page", "a model is slow", False, _durations("0+10x90", "0+100x90", _CHAT), "75m"),
+    Case("KgentsLatencyBurn", "page", "a stream is long", False, _durations("0+10x90", "0+100x90", _RESPONSE), "75m"),
     Case("KgentsLatencyBurn", "ticket", "a fifth is slow", True, _durations("0+80x300", "0+100x300"), "200m"),
     Case("KgentsLatencyBurn", "ticket", "few are slow", False, _durations("0+97x300", "0+100x300"), "200m"),
     Case("KgentsUsageFreshnessBurn", "page", "usage is old", True, _ages("0x90", "400x90"), "75m"),
