@@ -37,13 +37,13 @@ def groups(times: Times) -> dict[str, list[Rule]]:
 
 def _processes(times: Times) -> list[Rule]:
     up = 'count by (namespace) (kgents_build_info{{process="{kind}"}})'
-    gone = 'count by (namespace) (last_over_time(kgents_build_info{{process="{kind}"}}[{day}])) unless ' + up
+    gone = 'count by (namespace) (last_over_time(kgents_build_info{{process="{kind}"}}[{week}])) unless ' + up
     alone = "{metric} == 0 and on (namespace) max by (namespace) ({metric}) == 1"
     reached = ("kgents_bus_connected", "kgents_meter_connected")
     return [
         _alert(
             f"Kgents{kind.capitalize()}Absent",
-            gone.format(kind=kind, day=times("1d")),
+            gone.format(kind=kind, week=times("7d")),
             times("2m"),
             PAGE,
             f"No {kind} process of {{{{ $labels.namespace }}}} answers Prometheus",

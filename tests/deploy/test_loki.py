@@ -1,4 +1,4 @@
-"""Loki's configuration, read as text, since no Loki can be had where the tests run."""
+"""The configurations of Loki and of Promtail, read as text, since neither can be had where the tests run."""
 
 from __future__ import annotations
 
@@ -35,3 +35,16 @@ def test_lines_are_deleted_after_seven_days(loki: Any) -> None:
     (schema,) = loki["schema_config"]["configs"]
     assert (schema["schema"], schema["store"], schema["object_store"]) == ("v13", "tsdb", "filesystem")
     assert schema["index"]["period"] == "24h"  # retention needs it
+
+
+def test_promtail_keeps_what_the_log_collector_does() -> None:
+    """Promtail's own file says what it leaves out."""
+    promtail = yaml.safe_load((ROOT / "deploy/components/promtail/promtail.yaml").read_text())
+    collector = yaml.safe_load((ROOT / "deploy/components/log-collector/config.yaml").read_text())
+    (job,) = promtail["scrape_configs"]
+    stages = {name: value for stage in job["pipeline_stages"] for name, value in stage.items()}
+    kept = collector["receivers"]["file_log"]["operators"][-1]["fields"]
+    labels = {*stages["labels"], "namespace"}
+    assert labels == {field.removeprefix("resource.") for field in kept if field.startswith("resource.")}
+    metadata = {*stages["structured_metadata"], "node", "stream"}
+    assert metadata == {field.removeprefix("attributes.") for field in kept if field.startswith("attributes.")}
