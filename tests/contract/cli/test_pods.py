@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kgents.deploy.pod_logs import LOOK
 from tests.support.cli import Cli
 
 KUBECTL = f"""#!{sys.executable} -S
@@ -23,12 +25,12 @@ if sys.argv[1] == "get":
     names = [path.stem for path in folder.glob("*.log")]
     print(json.dumps({{"items": [{{"metadata": {{"name": name}}, "status": running}} for name in names]}}))
 elif sys.argv[1] == "logs":
-    lines = (folder / f"{{sys.argv[2]}}.log").read_text().splitlines()
+    lines = (folder / f"{{sys.argv[2]}}.log").read_text().splitlines(keepends=True)
     since = options.get("since-time", "")[:19]  # in whole seconds
     lines = [line for line in lines if line[:19] >= since]
     if (last := int(options.get("tail", -1))) >= 0:
         lines = lines[-last:]
-    sys.stdout.write("".join((line if "timestamps" in options else line.partition(" ")[2]) + "\\n" for line in lines))
+    sys.stdout.write("".join(line if "timestamps" in options else line.partition(" ")[2] for line in lines))
 """
 POD = "kgents-api-7d9c4b5f6c-x2x4z"
 
@@ -43,9 +45,11 @@ class Pods:
 
     def write(self, *lines: tuple[float, str], pod: str = POD) -> None:
         """Lines with the second in which the kubelet got them."""
+        self.raw("".join(f"2026-11-26T10:00:{second:012.9f}Z {text}\n" for second, text in lines), pod)
+
+    def raw(self, text: str, pod: str = POD) -> None:
         with (self.folder / f"{pod}.log").open("a") as file:
-            for second, text in lines:
-                file.write(f"2026-11-26T10:00:{second:012.9f}Z {text}\n")
+            file.write(text)
 
 
 def line(second: float, event: str, **fields: Any) -> tuple[float, str]:
@@ -93,6 +97,10 @@ def test_following_tells_each_line_once_though_the_connection_breaks(cli: Cli, p
         assert read(1) == [("KeyError", "01.700000")]
         pods.write(line(2.1, "z"))
         assert read(1) == [("z", "02.100000")]
+        pods.raw("2026-11-26T10:00:02.300000000Z to")
+        time.sleep(1.5 * LOOK)  # so that the connection breaks within the line
+        pods.raw("rn\n")
+        assert read(1) == [("torn", "02.100000")]
 
 
 def test_what_is_looked_for_is_found_among_all_lines(cli: Cli, pods: Pods) -> None:
