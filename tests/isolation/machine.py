@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -39,8 +40,7 @@ class Tenants(RuleBasedStateMachine):
         """New tenants, each with its owner's key and an agent."""
         type(self).sequences += 1
         for number in range(TENANTS):
-            name = f"t{self.sequences}-{number}-{id(self)}"
-            tenant = self.admin("POST", "/v1/tenants", {"name": name}, 201)
+            tenant = self.admin("POST", "/v1/tenants", {"name": f"t{number}-{uuid4().hex}"}, 201)
             path = f"/v1/tenants/{tenant['id']}/api-keys"
             key = self.admin("POST", path, {"name": "owner", "role": "owner"}, 201)
             model = Model(tenant["id"], key["token"])
