@@ -43,13 +43,14 @@ def nothing(_run: Run) -> None:
 
 @dataclass(slots=True)
 class Execution:
-    """A run that this process carries out. `result` is the run as recorded at its end."""
+    """A run that this process carries out, by its `steps`. `result` is the run as recorded at its end."""
 
     work: Work
     channel: Channel | None
     on_end: OnEnd
     task: asyncio.Task[Any] | None = None
     stop: Stop | None = None
+    steps: RunTask | None = None
 
     async def result(self) -> Run:
         """Wait for the end. Raises Unavailable (`run-continues`) when another process is to go on with the run: it was
@@ -58,6 +59,11 @@ class Execution:
         assert self.task is not None
         run: Run = await asyncio.shield(self.task)
         return run
+
+    def left(self) -> Run:
+        """The run as it is to be given back to the queue, with what its step has used so far."""
+        run = self.work.run
+        return run._replace(cut_off=self.steps.cut_off()) if self.steps else run
 
 
 class _Outlet:
@@ -248,7 +254,7 @@ class Executor:
                 return ended
         except KgentsError as error:
             if error.code not in ("run-taken-over", "run-continues"):
-                self.strand(run)
+                self.strand(execution.left())
             raise continues(run) from error
         except Exception as error:  # whatever it is, a run that nobody gives back would stay `running`
             log.exception("a run could not be ended", exc_info=error)
@@ -268,7 +274,7 @@ class Executor:
         started = self._clock.monotonic()
         last = await publisher.resume() if publisher and work.resumed else 0
         outlet = _Outlet(execution.channel, publisher, last)
-        task = RunTask(self._shared, work, outlet, stream=run.mode != "wait")
+        task = execution.steps = RunTask(self._shared, work, outlet, stream=run.mode != "wait")
         if work.resumed:
             self._metrics.run_restarted()
             outlet.emit("run.restarted", {"attempt": run.attempt, "step": work.step})
@@ -296,7 +302,7 @@ class Executor:
             current.uncancel()
         if execution.stop == "cancel" or task.finished:
             return await task.abandon("cancelled", None)
-        run, now = execution.work.run, self._clock.now()
+        run, now = execution.left(), self._clock.now()
         await self._store.write(Scope.tenant(run.tenant_id), lambda connection: runs.requeue(connection, run, now))
         log.info("run handed over", run_id=run.run_id)
         raise continues(run)

@@ -98,6 +98,18 @@ class Output:
     finish_reason: str = "stop"
 
 
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """What a run's step had used, of each meter, when its process gave the run back in the middle of it. The tenant
+    pays for that only where nobody makes the step again.
+    """
+
+    step: int
+    model: str
+    used: tuple[int, int, int, int]
+    estimated: bool
+
+
 class Run(NamedTuple):
     """A run as it is recorded. Token counts grow as its steps are recorded."""
 
@@ -127,6 +139,7 @@ class Run(NamedTuple):
     created_at: int
     started_at: int | None
     finished_at: int | None
+    cut_off: CutOff | None = None
 
     @property
     def finished(self) -> bool:

@@ -10,7 +10,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
-from kgents.agents.model import Agent, AgentDefinition, Limits, Output, Run, Session, ToolCall
+from kgents.agents.model import Agent, AgentDefinition, CutOff, Limits, Output, Run, Session, ToolCall
 from kgents.store.bulk import ManyRows, insert_many
 from kgents.store.parts import part_of
 from kgents.store.tables import METERS, agent_versions, agents, messages, run_steps, runs, sessions
@@ -288,12 +288,26 @@ def _run_row(run: Run) -> tuple[Any, ...]:
         run.created_at,
         run.started_at,
         run.finished_at,
+        dump_cut_off(run.cut_off),
     )
 
 
 def dump_output(output: Output | None) -> str | None:
     """The JSON text of an output."""
     return orjson.dumps(output).decode() if output else None
+
+
+def dump_cut_off(cut_off: CutOff | None) -> str | None:
+    """The JSON text of what a step had used."""
+    return orjson.dumps(cut_off).decode() if cut_off else None
+
+
+def load_cut_off(value: str | None) -> CutOff | None:
+    """What a step had used, of its JSON text."""
+    if value is None:
+        return None
+    data = orjson.loads(value)
+    return CutOff(**{**data, "used": tuple(data["used"])})
 
 
 def load_run(row: RowMapping) -> Run:
@@ -305,6 +319,7 @@ def load_run(row: RowMapping) -> Run:
         calls = tuple(ToolCall(**call) for call in output["tool_calls"])
         values["output"] = Output(output["text"], calls, output["finish_reason"])
     values["error"] = orjson.loads(row["error"]) if row["error"] else None
+    values["cut_off"] = load_cut_off(row["cut_off"])
     return Run(**values, reserved=tuple(row[f"{meter}_reserved"] for meter in METERS))
 
 

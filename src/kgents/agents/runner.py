@@ -32,7 +32,7 @@ from pydantic_ai.usage import RequestUsage
 from kgents.agents.conversation import before_half, dump_message, output_of, output_schema, said, sound, string
 from kgents.agents.events import EventType
 from kgents.agents.ledger_ops import Finish, Recorded, StepRecord
-from kgents.agents.model import Output, Run, RunStatus
+from kgents.agents.model import CutOff, Output, Run, RunStatus
 from kgents.agents.models.failures import UnreadableAnswer, translate
 from kgents.agents.models.json_schema import complaint
 from kgents.agents.models.tokens import count_request, count_tokens
@@ -89,6 +89,7 @@ class RunTask:
         self._outlet = outlet
         self._stream = stream
         self._calling = False
+        self._call_used: Amounts | None = None  # known once it has its answer
         self._tool_calls = 0  # begun since the last record
         self._estimated = False
         self._text: list[str] = []
@@ -124,8 +125,7 @@ class RunTask:
         return await self.abandon("failed", failure)
 
     async def abandon(self, status: RunStatus, error: KgentsError | None) -> Finish:
-        """Record the end of a run that is not going to answer, with the usage of the model call that was cut off, or
-        the tool calls that were begun.
+        """Record the end of a run that is not going to answer, with what its step has used.
 
         A run whose end was recorded meanwhile keeps that end.
         """
@@ -133,16 +133,33 @@ class RunTask:
             self._emit_end(self.finished)
             return self.finished
         text = "".join(self._text)
-        used = self._cut_off(self._heard()) if self._calling else Amounts(tool_calls=self._tool_calls)
+        cut_off = self.cut_off()
+        if cut_off:
+            self._estimated = cut_off.estimated
         finish = Finish(
             status=status,
             output=Output(text, (), "cancelled") if text else None,
             error=problem_of(error) if error else None,
             last_event=self._outlet.next_sequence(),
         )
-        await self._record(used=used, finish=finish)
+        await self._record(used=Amounts(*cut_off.used) if cut_off else NOTHING, finish=finish)
         self._emit_end(finish)
         return finish
+
+    def cut_off(self) -> CutOff | None:
+        """What is to be metered of the step under way unless it is made again: its model call as far as that was heard,
+        or the tool calls that were begun. Where an earlier process had heard more of the same call, it is that: the
+        tenant pays for one call, and not for none of what was streamed because another try of it came to less.
+        """
+        used = Amounts(tool_calls=self._tool_calls)
+        if self._calling:
+            used = self._call_used or self._estimate(self._heard())
+        earlier = self._work.run.cut_off
+        if earlier and earlier.step == self._work.step and sum(earlier.used) > sum(used):
+            return earlier
+        if not any(used):
+            return None
+        return CutOff(self._work.step, self._work.definition.model, (*used,), self._estimated)
 
     async def _steps(self) -> Finish:
         work = self._work
@@ -218,7 +235,7 @@ class RunTask:
     async def _call_model(self, parameters: ModelRequestParameters) -> tuple[ModelResponse, Amounts]:
         work = self._work
         self._calling, self._text, self._parameters = True, [], parameters
-        self._streamed = self._unreadable = None
+        self._streamed = self._unreadable = self._call_used = None
         started = perf_counter()
         with genai.model_call(
             work.definition.model,
@@ -248,7 +265,8 @@ class RunTask:
         self._shared.metrics.model_request(work.definition.model, perf_counter() - started)
         used = Amounts(int(work.step == 0), usage.input_tokens, usage.output_tokens)
         if not _is_report(usage):
-            used = self._cut_off(said(response))
+            used = self._estimate(said(response))
+        self._call_used = used
         return response, used
 
     def _heard(self) -> str:
@@ -300,7 +318,7 @@ class RunTask:
             self._outlet.emit("text.delta", {"text": text})
             await self._outlet.room()
 
-    def _cut_off(self, answer: str) -> Amounts:
+    def _estimate(self, answer: str) -> Amounts:
         """The usage of a call that was cut off, or that the model ended without a report: an estimate, from what it
         reported so far and a count of its `answer`.
         """

@@ -17,6 +17,7 @@ from kgents.errors import Conflict, KgentsError, ModelFailed, NotFound
 from kgents.ids import is_id
 from kgents.store import outbox
 from kgents.store.tables import processes, runs, tenants
+from kgents.usage.model import Amounts
 
 MAX_ATTEMPTS = 20
 UNFINISHED = repository.UNFINISHED
@@ -70,8 +71,9 @@ def request_cancel(connection: Connection, tenant_id: str, run_id: str, now: int
 
 
 def end(connection: Connection, run: Run, finish: Finish, now: int, *, source: str) -> None:
-    """Record the end of a run that nobody carries out, and release what it had reserved. Nothing is recorded of a run
-    that has ended, or that was begun again since it was read.
+    """Record the end of a run that nobody carries out, with what the process that gave it back had used for the step
+    that nobody makes now, and release what it had reserved. Nothing is recorded of a run that has ended, or that was
+    begun again since it was read.
     """
     found = connection.execute(
         sa.update(runs)
@@ -82,7 +84,7 @@ def end(connection: Connection, run: Run, finish: Finish, now: int, *, source: s
             runs.c.status.in_(("queued", "running")),
         )
         .values(status="running")
-        .returning(runs.c.run_id)
+        .returning(runs.c.cut_off)
     ).first()
     if found is None:
         return
@@ -96,6 +98,9 @@ def end(connection: Connection, run: Run, finish: Finish, now: int, *, source: s
         now=now,
         finish=finish,
     )
+    cut_off = repository.load_cut_off(found.cut_off)
+    if cut_off and cut_off.step == record.step:  # else the step was made again, and is metered
+        record = record._replace(model=cut_off.model, used=Amounts(*cut_off.used), estimated=cut_off.estimated)
     RecordStep(source).apply(connection, [record])
 
 
@@ -241,7 +246,10 @@ class Held(NamedTuple):
 
 
 def requeue(connection: Connection, run: Run | Held, now: int) -> bool:
-    """Give a run back to the queue, if it is still the given attempt's. Answers whether it was."""
+    """Give a run back to the queue, if it is still the given attempt's, with what its step had used as far as that is
+    known. Answers whether it was.
+    """
+    cut_off = repository.dump_cut_off(run.cut_off) if isinstance(run, Run) else None
     done = connection.execute(
         sa.update(runs)
         .where(
@@ -250,7 +258,7 @@ def requeue(connection: Connection, run: Run | Held, now: int) -> bool:
             runs.c.attempt == run.attempt,
             runs.c.status == "running",
         )
-        .values(status="queued", owner=None)
+        .values(status="queued", owner=None, **({"cut_off": cut_off} if cut_off else {}))
         .returning(runs.c.run_id)
     ).first()
     if done is None:

@@ -48,8 +48,13 @@ CHUNK = 500  # runs that are looked up at once
 
 _JSON = {"scopes", "metadata", "message", "input", "output", "error", "detail"}
 _SECRET = {"hash", "pepper_version"}
-# What kgents keeps for itself: which process has a run, and what is reserved for it.
-_INTERNAL = {"owner", "traceparent", *(column.name for column in runs.c if column.name.endswith("_reserved"))}
+# What kgents keeps for itself: which process has a run, what is reserved for it, and what may still be metered of it.
+_INTERNAL = {
+    "owner",
+    "traceparent",
+    "cut_off",
+    *(column.name for column in runs.c if column.name.endswith("_reserved")),
+}
 _LEFT_OUT = {"api_keys": _SECRET, "runs": _INTERNAL}
 
 

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from kgents.agents import repository, runs
 from kgents.agents.ledger_ops import Admission, Admit, Finish, IdempotencyKey, RecordStep, StepRecord
-from kgents.agents.model import Output
+from kgents.agents.model import Agent, AgentDefinition, CutOff, Output
 from kgents.agents.runs import Heartbeat
 from kgents.clock import SECOND, month_bounds
 from kgents.errors import Conflict, NotFound, QuotaExceeded, Unprocessable
 from kgents.store.engine import Scope, open_store
-from kgents.store.tables import agents, balances, outbox, quotas, sessions, tenants, usage_events
+from kgents.store.tables import agents, balances, messages, outbox, quotas, sessions, tenants, usage_events
 from kgents.usage.model import Amounts
 from tests.support.costs import cost_of
 from tests.support.runs import a_run
@@ -163,6 +163,78 @@ async def test_another_tenants_run_is_not_recorded(ledger):
     assert isinstance(refused, Conflict)
     assert await balance(ledger, "ten_2") is None
     assert (await found(ledger, one)).status == "running"
+
+
+HEARD = CutOff(0, "kgents:echo", (1, 30, 5, 0), True)  # more than was reserved, as an estimate may be
+
+
+async def given_back(store, of, cut_off=HEARD):
+    """Have the run queued again with what its step had used, as its process does at its end."""
+    left = of._replace(cut_off=cut_off)
+    return await store.write(Scope.system(), lambda connection: runs.requeue(connection, left, NOW))
+
+
+async def claim(store, of):
+    """The run, taken by another process."""
+    agent = Agent(of.agent_id, of.tenant_id, "a", 1, AgentDefinition("kgents:echo"), 0, 0)
+
+    def unit(connection):
+        repository.insert_version(connection, agent)
+        return runs.claim(connection, of.tenant_id, of.run_id, "proc_2", NOW, source="kgents").run
+
+    return await store.write(Scope.system(), unit)
+
+
+async def ended(store, of):
+    """The run after its end, which nobody carried out, and its usage events with whether they are estimated."""
+    await store.write(
+        Scope.system(), lambda connection: runs.end(connection, of, Finish("cancelled"), NOW, source="kgents")
+    )
+    events = {row["event_id"].partition(":")[2]: row["quantity"] for row in await rows(store, usage_events)}
+    return await found(store, of), events, {row["estimated"] for row in await rows(store, usage_events)}
+
+
+async def test_what_a_step_had_used_that_nobody_makes_again_is_metered_at_the_run_s_end(ledger):
+    one = run(session_id="ses_ten_1")
+    await outcomes(ledger, ADMIT, Admission(one, None))
+    assert await given_back(ledger, one)
+    assert (await found(ledger, one)).cut_off == HEARD
+    assert await balance(ledger) == (Amounts(), WORST)
+
+    for _ in range(2):  # the second time it has ended
+        of, events, estimated = await ended(ledger, one)
+
+        assert (of.status, of.input_tokens, of.output_tokens, of.reserved) == ("cancelled", 30, 5, (0, 0, 0, 0))
+        assert (events, estimated) == ({"0:runs": 1, "0:input_tokens": 30, "0:output_tokens": 5}, {True})
+        assert await balance(ledger) == (Amounts(*HEARD.used), Amounts())
+        assert await rows(ledger, messages) == []
+
+
+async def test_what_a_step_had_used_is_not_metered_beside_the_step(ledger):
+    one = run()
+    await outcomes(ledger, ADMIT, Admission(one, None))
+    await given_back(ledger, one)
+    claimed = await claim(ledger, one)
+    await outcomes(ledger, RECORD, step(claimed, used=USED, reserve=WORST, message="{}"))
+    await given_back(ledger, claimed, None)
+
+    _, events, estimated = await ended(ledger, claimed)
+
+    assert (events, estimated) == ({"0:runs": 1, "0:input_tokens": 8, "0:output_tokens": 9}, {False})
+    assert await balance(ledger) == (USED, Amounts())
+
+
+async def test_what_a_step_had_used_outlives_a_process_that_was_killed_after_it(ledger):
+    one = run()
+    await outcomes(ledger, ADMIT, Admission(one, None))
+    await given_back(ledger, one)
+    claimed = await claim(ledger, one)
+    killed = runs.Held(one.tenant_id, one.run_id, claimed.attempt, False)
+    assert await ledger.write(Scope.system(), lambda connection: runs.requeue(connection, killed, NOW))
+
+    of, _, _ = await ended(ledger, claimed)
+
+    assert (of.input_tokens, of.output_tokens) == (30, 5)
 
 
 async def test_usage_is_of_the_month_in_which_it_was_used(ledger):

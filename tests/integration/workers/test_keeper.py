@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import sqlalchemy as sa
 
-from kgents.agents import repository
+from kgents.agents import repository, runs
 from kgents.agents.executor import Executor
 from kgents.agents.keeper import Keeper
 from kgents.agents.ledger_ops import Admission
@@ -16,11 +16,12 @@ from kgents.agents.model import AgentDefinition
 from kgents.agents.models.registry import ModelRegistry
 from kgents.agents.prepare import Planner
 from kgents.bus.nats import Bus
+from kgents.clock import month_of
 from kgents.config import Settings
 from kgents.errors import Unavailable
 from kgents.store.engine import Scope
 from kgents.store.failures import Unconfirmed, unavailable
-from kgents.store.tables import agents, outbox
+from kgents.store.tables import agents, outbox, usage_events
 from tests.integration.workers.conftest import TENANT
 from tests.support.runs import a_run
 
@@ -97,6 +98,34 @@ async def test_a_run_whose_end_fails_in_a_way_that_nobody_thought_of_goes_to_the
 
     assert (found := await recorded(ledger, run))
     assert (found.status, found.owner) == ("queued", None)
+
+
+@pytest.mark.parametrize("mode", ["wait", "stream"])
+async def test_a_run_whose_end_could_not_be_recorded_is_metered_though_it_is_cancelled_then(
+    ledger, process, clock, monkeypatch, mode
+):
+    asked = {"messages": [{"role": "user", "content": "hello you"}]}
+    run = a_run(TENANT, mode=mode, input=asked, period=month_of(clock.now()))
+    await ledger.write(Scope.system(), lambda connection: repository.insert_runs(connection, [run]))
+    work = process.planner.work(run, AgentDefinition("kgents:echo"))
+
+    async def away(*_: object) -> None:
+        raise unavailable(ConnectionError("the database is away"))
+
+    monkeypatch.setattr(Unsaid, "submit", lambda *_: asyncio.ensure_future(away()))
+    with pytest.raises(Unavailable, match="was admitted"):
+        await process.executor.carry_out(work)
+    await process.keeper.beat()
+    ended = await ledger.write(
+        Scope.tenant(TENANT),
+        lambda connection: runs.request_cancel(connection, TENANT, run.run_id, 1, source="kgents"),
+    )
+
+    assert (ended.status, ended.input_tokens, ended.output_tokens) == ("cancelled", 3, 3)
+    rows = await ledger.read(Scope.system(), lambda connection: connection.execute(sa.select(usage_events)).all())
+    assert {row.event_id: row.estimated for row in rows} == {
+        f"{run.run_id}:0:{meter}": False for meter in ("runs", "input_tokens", "output_tokens")
+    }
 
 
 async def test_a_run_whose_admission_is_under_way_when_its_process_is_to_end_is_ended(ledger, process, monkeypatch):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
 from kgents.agents import repository, runner, runs
 from kgents.agents.conversation import dump_message
+from kgents.agents.events import load_events
 from kgents.agents.executor import Executor
 from kgents.agents.ledger_ops import Admission, StepRecord, queue_row
 from kgents.agents.model import Agent, AgentDefinition, Limits
@@ -23,10 +25,10 @@ from kgents.clock import SystemClock, month_bounds, month_of
 from kgents.config import Settings
 from kgents.errors import Unprocessable
 from kgents.store.engine import Scope
-from kgents.store.tables import balances, quotas, tenants, usage_events
+from kgents.store.tables import balances, outbox, quotas, tenants, usage_events
 from kgents.usage import service
 from kgents.usage.ledger import Posting, post
-from kgents.usage.model import NOTHING, Amounts
+from kgents.usage.model import METERS, NOTHING, Amounts
 from kgents.workers import runs as working
 from kgents.workers.runs import RunWorker
 from tests.integration.workers.conftest import TENANT
@@ -529,3 +531,217 @@ async def test_a_queued_run_of_a_tenant_that_is_not_active_is_cancelled_and_its_
     balance = await ledger.read(Scope.system(), lambda connection: service.balance(connection, TENANT, 1))
     assert (ended.status, ended.attempt, ended.output) == ("cancelled", 0, None)
     assert (balance.used, balance.reserved) == (NOTHING, NOTHING)
+
+
+class TestHandover:
+    """A run that its process gave back in the middle of a step, when it was asked to end."""
+
+    WORDS = 40
+    SLOW = f"/sleep 0.05 /words {WORDS}"
+    RESERVED = Amounts(1, 100, 1000, 0)
+
+    @pytest.fixture(autouse=True)
+    async def reserved(self, ledger):
+        """What the test's one run has reserved, as its admission would have done."""
+        posting = Posting(TENANT, SystemClock().now(), reserve=self.RESERVED)
+        await ledger.write(Scope.system(), lambda connection: post(connection, [posting], source="kgents"))
+
+    async def queued(self, process, text=SLOW, **fields):
+        period = month_of(SystemClock().now())
+        return await process.queue(text, reserved=tuple(self.RESERVED), period=period, **fields)
+
+    async def heard(self, process, run_id, *, words):
+        """Wait until so many words were said since its process began with the run."""
+
+        async def last():
+            found = await process._bus.last_event(run_id)
+            return load_events(found[1])[-1].sequence if found else 0
+
+        before = await last()
+
+        async def said():
+            return await last() > before + words
+
+        await eventually(said, what=f"{words} words were said")
+
+    async def handed_over(self, process, run_id):
+        """Have the process end as it does when it is asked to."""
+        await process.worker.stop()
+        await process.executor.drain(0)
+        await process.worker.finish(5)
+        assert (await process.run(run_id)).status == "queued"
+
+    async def cancel(self, ledger, run_id):
+        now = SystemClock().now()
+        return await ledger.write(
+            Scope.tenant(TENANT),
+            lambda connection: runs.request_cancel(connection, TENANT, run_id, now, source="kgents"),
+        )
+
+    async def suspend(self, ledger):
+        change = sa.update(tenants).where(tenants.c.tenant_id == TENANT).values(status="suspended")
+        await ledger.write(Scope.system(), lambda connection: connection.execute(change))
+
+    async def again(self, process, run_id):
+        """Put the message of the run that was given back into the queue, as the relay does."""
+        attempt = (await process.run(run_id)).attempt
+        await process.send(queue_row(TENANT, run_id, attempt, 0).payload.encode(), f"{run_id}:{attempt}")
+
+    async def metered(self, process, ledger, run_id):
+        """What the run used. Everywhere that is told, it is the same, and nothing stays reserved."""
+        events = await ledger.read(Scope.system(), lambda connection: connection.execute(sa.select(usage_events)).all())
+        sent = await ledger.read(
+            Scope.system(),
+            lambda connection: connection.execute(sa.select(outbox.c.payload).where(outbox.c.topic == "usage")).all(),
+        )
+        used = Amounts(*(sum(row.quantity for row in events if row.meter == meter) for meter in METERS))
+        assert await process.balances() == {month_of(SystemClock().now()): (used, NOTHING)}
+        run = await process.run(run_id)
+        assert (run.input_tokens, run.output_tokens, run.tool_calls) == used[1:]
+        assert run.reserved == (0, 0, 0, 0)
+        of_the_meter = [event for row in sent for event in orjson.loads(row.payload)]
+        assert {event["id"]: event["data"]["quantity"] for event in of_the_meter} == {
+            row.event_id: row.quantity for row in events
+        }
+        assert {(row.run_id, row.agent_id, row.model) for row in events} <= {(run_id, "agt_1", "kgents:echo")}
+        return used, {row.estimated for row in events}
+
+    async def test_cancelled_in_the_queue_it_is_metered_with_what_was_said(self, process, ledger):
+        async with running(process.worker):
+            run_id = await self.queued(process)
+            await self.heard(process, run_id, words=3)
+            await self.handed_over(process, run_id)
+
+        assert await process.events() == {}
+        run = await self.cancel(ledger, run_id)
+
+        used, estimated = await self.metered(process, ledger, run_id)
+        assert (run.status, used.runs, used.input_tokens > 0, estimated) == ("cancelled", 1, True, {True})
+        assert 3 <= used.output_tokens < 2 * self.WORDS
+        assert set(await process.events()) == {"0:runs", "0:input_tokens", "0:output_tokens"}
+        await self.cancel(ledger, run_id)
+        assert (await self.metered(process, ledger, run_id))[0] == used
+
+    async def test_made_again_it_is_metered_as_if_there_had_been_nothing_before(self, process, another, ledger):
+        async with running(process.worker):
+            run_id = await self.queued(process)
+            await self.heard(process, run_id, words=3)
+            await self.handed_over(process, run_id)
+        async with running(another.worker):
+            await self.again(another, run_id)
+            await another.reached(run_id, "completed")
+
+        used, estimated = await self.metered(process, ledger, run_id)
+        assert (used.runs, used.output_tokens, estimated) == (1, self.WORDS, {False})
+        assert (await process.run(run_id)).attempt == 2
+        async with running(another.worker):
+            undisturbed = await another.queue(self.SLOW)
+            await another.reached(undisturbed, "completed")
+        run = await process.run(undisturbed)
+        assert used[1:] == (run.input_tokens, run.output_tokens, run.tool_calls)
+
+    @pytest.mark.parametrize("why", ["suspended", "too many attempts", "no such model"])
+    async def test_what_can_not_be_made_again_is_metered_with_what_was_said(
+        self, process, another, ledger, monkeypatch, why
+    ):
+        async with running(process.worker):
+            run_id = await self.queued(process)
+            await self.heard(process, run_id, words=3)
+            await self.handed_over(process, run_id)
+        if why == "suspended":
+            await self.suspend(ledger)
+        elif why == "too many attempts":
+            monkeypatch.setattr(runs, "MAX_ATTEMPTS", 1)
+        else:
+            monkeypatch.setattr(another.worker._planner, "work", _refuse)
+        async with running(another.worker):
+            await self.again(another, run_id)
+            await another.reached(run_id, "cancelled" if why == "suspended" else "failed")
+
+        used, estimated = await self.metered(process, ledger, run_id)
+        assert (used.runs, used.output_tokens >= 3, estimated) == (1, True, {True})
+
+    async def test_without_a_call_it_is_metered_with_nothing(self, process, ledger, monkeypatch):
+        asked = _hold_up_steps(monkeypatch)
+        async with running(process.worker):
+            run_id = await self.queued(process)
+            await asked.wait()
+            await self.handed_over(process, run_id)
+
+        await self.cancel(ledger, run_id)
+
+        assert (await process.run(run_id)).cut_off is None
+        assert await self.metered(process, ledger, run_id) == (NOTHING, set())
+
+    async def test_what_a_later_process_did_not_get_to_is_metered_with_what_was_said(
+        self, process, another, ledger, monkeypatch
+    ):
+        async with running(process.worker):
+            run_id = await self.queued(process)
+            await self.heard(process, run_id, words=3)
+            await self.handed_over(process, run_id)
+        asked = _hold_up_steps(monkeypatch)
+        async with running(another.worker):
+            await self.again(another, run_id)
+            await asked.wait()
+            another.executor.cancel(run_id)
+            await another.reached(run_id, "cancelled")
+
+        used, estimated = await self.metered(process, ledger, run_id)
+        assert (used.runs, used.output_tokens >= 3, estimated) == (1, True, {True})
+
+    @pytest.mark.parametrize(("first", "then"), [(20, 2), (2, 20)])
+    async def test_given_back_twice_it_is_metered_with_the_call_that_said_most(
+        self, process, another, ledger, first, then
+    ):
+        async with running(process.worker):
+            run_id = await self.queued(process)
+            await self.heard(process, run_id, words=first)
+            await self.handed_over(process, run_id)
+        once = (await process.run(run_id)).cut_off
+        async with running(another.worker):
+            await self.again(another, run_id)
+            await another.reached(run_id, "running")
+            await self.heard(process, run_id, words=then + 1)  # after the event that it was begun again
+            await self.handed_over(another, run_id)
+        twice = (await process.run(run_id)).cut_off
+
+        await self.cancel(ledger, run_id)
+
+        assert (twice == once) == (first > then)
+        assert await self.metered(process, ledger, run_id) == (twice.used, {True})
+
+    async def test_its_tool_calls_are_metered_too(self, process, ledger, monkeypatch):
+        begun: list[str] = []
+
+        async def call(_toolbox, name, _args):
+            begun.append(name)
+            return await asyncio.Event().wait() if len(begun) == 2 else "42"
+
+        monkeypatch.setattr(Toolbox, "call", call)
+        async with running(process.worker):
+            run_id = await self.queued(process, TWO_CALLS)
+            await eventually(lambda: len(begun) == 2, what="the second call is under way")
+            await self.handed_over(process, run_id)
+        before = await process.events()
+
+        await self.cancel(ledger, run_id)
+
+        assert await process.events() == before | {"1:tool_calls": 2}
+        assert (await self.metered(process, ledger, run_id))[1] == {False}
+
+
+def _refuse(*_: object) -> None:
+    raise Unprocessable("There is no such model here.")
+
+
+def _hold_up_steps(monkeypatch) -> asyncio.Event:
+    """No process gets to a model call any more; the event says that one is about to."""
+    asked = asyncio.Event()
+
+    async def hold_up(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(runner.RunTask, "_reserve_for", hold_up)
+    return asked

@@ -308,6 +308,7 @@ def _create_tables() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.Column("cut_off", sa.Text(), nullable=True),
         sa.CheckConstraint("mode IN ('wait', 'stream', 'background')", name=op.f("ck_runs_mode")),
         sa.CheckConstraint(
             "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name=op.f("ck_runs_status")
