@@ -116,7 +116,7 @@ def without_the_absent() -> None:
 
 def without_what_broke_off() -> None:
     """A model's answer that broke off costs nothing."""
-    RunTask._cut_off = lambda self, text: NOTHING  # type: ignore[method-assign]
+    RunTask._estimate = lambda self, text: NOTHING  # type: ignore[method-assign]
 
 
 def without_admission() -> None:
