@@ -9,6 +9,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from kgents.scan.osv import LEAST
+
 ADVISORIES = Path(__file__).parent / "advisories"
 # In parts, so that the secrets are only in what is planted.
 AWS_KEY = "AKIA" + "IOSFODNN7ZZZZZZQ"
@@ -83,10 +85,14 @@ def write_environment(folder: Path) -> Path:
 
 
 def write_database(path: Path) -> Path:
-    """The excerpt of the advisories, as OSV publishes them all."""
+    """The excerpt of the advisories as OSV publishes them all, and as many more as make it plausible."""
+    package = {"ecosystem": "PyPI", "name": "zzz"}
+    other = {"id": "Z-1", "modified": "2020-01-01T00:00:00Z", "affected": [{"package": package, "versions": ["1"]}]}
     with zipfile.ZipFile(path, "w") as archive:
         for each in sorted(ADVISORIES.glob("*.json")):
             archive.write(each, each.name)
+        for number in range(LEAST):
+            archive.writestr(f"Z-{number}.json", json.dumps(other))
     return path
 
 

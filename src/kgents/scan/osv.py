@@ -21,7 +21,9 @@ from kgents.scan.toolbox import Broken
 
 SOURCE = "https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip"
 """Where OSV publishes every advisory about packages of PyPI."""
-FRESH = 7 * 86_400 * SECOND
+DAY = 86_400 * SECOND
+FRESH = 7 * DAY
+LEAST = 2_000  # advisories about packages of PyPI; OSV has many thousands, and a part of them clears nothing
 LARGEST = 512 * 2**20  # bytes of the archive, and of what is in it
 SECONDS = 60
 
@@ -30,16 +32,19 @@ Advisory = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Advisories by the canonical name of the package, and the time (microseconds) of the latest change to any."""
+    """Advisories by the canonical name of the package, how many there are, and the time (microseconds) of the latest
+    change to any.
+    """
 
     by_name: Mapping[str, Sequence[Advisory]]
+    count: int
     changed: int
 
     @staticmethod
     def read(data: bytes) -> Database:
         """From an archive with a JSON file for each advisory. Raises Broken for what is none, or has none."""
         by_name: dict[str, list[Advisory]] = {}
-        changed = 0
+        count = changed = 0
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 if sum(each.file_size for each in archive.infolist()) > LARGEST:
@@ -48,6 +53,7 @@ class Database:
                     if not name.endswith(".json"):
                         continue
                     advisory = json.loads(archive.read(name))
+                    count += 1
                     changed = max(changed, from_rfc3339(advisory["modified"]))
                     if advisory.get("withdrawn"):
                         continue
@@ -57,7 +63,7 @@ class Database:
             raise Broken(f"the OSV database can't be read: {type(error).__name__} {error}", code="osv") from None
         if not by_name:
             raise Broken("the OSV database has no advisory about packages of PyPI", code="osv")
-        return Database(by_name, changed)
+        return Database(by_name, count, changed)
 
     @staticmethod
     def fetch(source: str) -> Database:
@@ -70,36 +76,54 @@ class Database:
         return Database.read(_download(source))
 
 
-def scan(packages: Sequence[Package], database: Database, now: int) -> Scanned:
-    """What the advisories say of these packages, at `now` (microseconds). Old data finds things, but clears nothing."""
+class Undecided(Exception):
+    """An advisory does not say in versions of PyPI what it is about."""
+
+
+def scan(packages: Sequence[Package], database: Database, now: int, *, least: int = LEAST) -> Scanned:
+    """What the advisories say of these packages, at `now` (microseconds). Old data, and fewer advisories than `least`,
+    find things, but clear nothing.
+    """
     findings = []
-    unreadable = []
+    undecided = []
     for package in packages:
         for advisory in database.by_name.get(package.name, ()):
             try:
                 if affects(advisory, package):
                     findings.append(_finding(advisory, package))
-            except InvalidVersion as error:
-                unreadable.append(f"{advisory['id']} for {package.name} {package.version} ({error})")
+            except (InvalidVersion, Undecided) as error:
+                undecided.append(f"{advisory['id']} for {package.name} {package.version} ({error})")
     day = to_rfc3339(database.changed)
     unknown = ""
     if now - database.changed > FRESH:
         unknown = f"the latest change in its database is of {day[:10]}, more than a week ago"
-    elif unreadable:
-        unknown = f"not decided: {', '.join(unreadable)}"
+    elif database.changed > now + DAY:
+        unknown = f"the latest change in its database is of {day[:10]}, which is yet to come"
+    elif database.count < least:
+        unknown = f"its database has {database.count:,} advisories, which can't be all"
+    elif undecided:
+        unknown = f"not decided: {', '.join(undecided)}"
     return Scanned(f"{len(packages)} packages", "", day, _merged(findings), unknown)
 
 
 def affects(advisory: Advisory, package: Package) -> bool:
-    """Whether an advisory is about this version, by the format's rules. Raises InvalidVersion if nobody can say."""
+    """Whether an advisory is about this version, by the format's rules. Raises InvalidVersion or Undecided if nobody
+    can say.
+    """
     version = Version(package.version)
+    undecided = False
     for affected in _of_pypi(advisory):
         if canonicalize_name(affected["package"]["name"]) != package.name:
             continue
-        if any(_same(version, package.version, each) for each in affected.get("versions", ())):
+        listed = affected.get("versions") or ()
+        ranges = [each["events"] for each in affected.get("ranges") or () if each["type"] == "ECOSYSTEM"]
+        if any(_same(version, package.version, each) for each in listed):
             return True
-        if any(_within(version, each["events"]) for each in affected.get("ranges", ()) if each["type"] == "ECOSYSTEM"):
+        if any(_within(version, events) for events in ranges):
             return True
+        undecided = undecided or not (listed or ranges)
+    if undecided:
+        raise Undecided("it names no versions of PyPI")
     return False
 
 
@@ -111,15 +135,23 @@ def _of_pypi(advisory: Advisory) -> Iterator[Mapping[str, Any]]:
 
 def _same(version: Version, text: str, listed: str) -> bool:
     try:
-        return version == Version(listed)
+        bound = Version(listed)
+        return _beside(version, bound) == bound
     except InvalidVersion:  # of the time before PEP 440
         return text == listed
+
+
+def _beside(version: Version, bound: Version) -> Version:
+    """The version as it is compared with a bound: a build of one's own, such as 2.1.0+cpu, is 2.1.0 to those who name
+    no build (PEP 440).
+    """
+    return version if bound.local else Version(version.public)
 
 
 def _within(version: Version, events: Iterable[Mapping[str, str]]) -> bool:
     """The format's own algorithm: events in order of their versions, `introduced` before what ends a range."""
     limits = [each["limit"] for each in events if "limit" in each]
-    if limits and not any(limit == "*" or version < Version(limit) for limit in limits):
+    if limits and not any(limit == "*" or _beside(version, Version(limit)) < Version(limit) for limit in limits):
         return False
     order = sorted(
         (
@@ -132,10 +164,11 @@ def _within(version: Version, events: Iterable[Mapping[str, str]]) -> bool:
     )
     inside = False
     for bound, kind in order:
-        if kind == "introduced" and (bound is None or version >= bound):
+        compared = version if bound is None else _beside(version, bound)
+        if kind == "introduced" and (bound is None or compared >= bound):
             inside = True
         elif bound is not None and (
-            (kind == "fixed" and version >= bound) or (kind == "last_affected" and version > bound)
+            (kind == "fixed" and compared >= bound) or (kind == "last_affected" and compared > bound)
         ):
             inside = False
     return inside

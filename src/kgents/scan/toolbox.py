@@ -88,9 +88,17 @@ class Toolbox:
         return done
 
 
+# What scanners read beside their arguments, and could be told by to look away. Where their data lies may be said.
+_SETTINGS = ("TRIVY_", "HADOLINT_", "CKV_", "CHECKOV_", "BC_")
+_PLACES = ("TRIVY_DB_REPOSITORY", "TRIVY_JAVA_DB_REPOSITORY", "TRIVY_CHECKS_BUNDLE_REPOSITORY", "TRIVY_CACHE_DIR")
+
+
 def run(command: Sequence[str], *, cwd: Path | None = None, **variables: str) -> Done:
-    """Run a program to its end, whatever its status. Raises Broken where it can't start or does not end."""
-    environment: Mapping[str, str] = {**os.environ, **variables}
+    """Run a program to its end, whatever its status, without the settings of scanners in our own environment. Raises
+    Broken where it can't start or does not end.
+    """
+    ours = {name: value for name, value in os.environ.items() if name in _PLACES or not name.startswith(_SETTINGS)}
+    environment: Mapping[str, str] = {**ours, **variables}
     try:
         done = subprocess.run(  # noqa: S603 - no shell; the programs are ours, the arguments paths
             command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", timeout=MINUTES * 60

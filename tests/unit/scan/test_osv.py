@@ -14,7 +14,7 @@ import pytest
 from kgents.clock import SECOND, from_rfc3339
 from kgents.scan.lock import Package
 from kgents.scan.model import Severity
-from kgents.scan.osv import Database, affects, scan
+from kgents.scan.osv import DAY, LEAST, Database, Undecided, affects, scan
 from kgents.scan.toolbox import Broken
 
 FOLDER = Path(__file__).parents[2] / "scan" / "advisories"
@@ -33,10 +33,13 @@ def advisory(*events: Mapping[str, str], **more: Any) -> dict[str, Any]:
     return {"id": "X-1", "modified": "2024-02-16T00:00:00Z", "affected": [affected], **more}
 
 
-def database(*advisories: Mapping[str, Any]) -> Database:
+def database(*advisories: Mapping[str, Any], others: int = LEAST) -> Database:
+    """These advisories, and others about a package that nobody asks for."""
     data = io.BytesIO()
+    other = advisory(modified="2020-01-01T00:00:00Z")
+    other["affected"][0]["package"]["name"] = "z"
     with zipfile.ZipFile(data, "w") as archive:
-        for number, each in enumerate(advisories):
+        for number, each in enumerate([*advisories, *[other] * others]):
             archive.writestr(f"{number}.json", json.dumps(each))
     return Database.read(data.getvalue())
 
@@ -84,6 +87,38 @@ def test_a_version_that_is_listed_is_meant_however_it_is_written() -> None:
     listed["affected"][0]["versions"] = ["1.0-RC1", "2004d"]
     assert affects(listed, package("a", "1.0rc1"))
     assert not affects(listed, package("a", "1.0"))
+
+
+@pytest.mark.parametrize(
+    ("version", "means"),
+    [("2.1.0+cpu", True), ("2.1.0", True), ("2.1.1+cpu", False), ("2.0", False), ("2.2+cu1", True), ("2.2", False)],
+)
+def test_a_build_of_ones_own_is_the_version_that_is_listed(version: str, means: bool) -> None:
+    listed = advisory()
+    listed["affected"][0]["versions"] = ["2.1.0", "2.2+cu1"]
+    assert affects(listed, package("a", version)) is means
+
+
+@pytest.mark.parametrize(("version", "means"), [("2.1.0+cpu", True), ("2.1.1+cpu", False), ("1.9+cpu", False)])
+def test_a_build_of_ones_own_is_within_the_range_of_its_version(version: str, means: bool) -> None:
+    assert affects(advisory({"introduced": "2.0"}, {"last_affected": "2.1.0"}), package("a", version)) is means
+    assert affects(advisory({"introduced": "2.0"}, {"fixed": "2.1.1"}), package("a", version)) is means
+
+
+def test_what_names_no_versions_of_pypi_is_not_decided() -> None:
+    git = advisory({"introduced": "0"})
+    git["affected"][0]["ranges"][0]["type"] = "GIT"
+    with pytest.raises(Undecided):
+        affects(git, package("a", "1"))
+    assert "X-1 for a 1" in scan([package("a", "1")], database(git), LATEST).unknown
+
+
+def test_data_of_the_future_and_a_part_of_the_data_do_not_clear() -> None:
+    clean = [package("a", "1")]
+    later = database(advisory(modified="2999-01-01T00:00:00Z"))
+    assert "yet to come" in scan(clean, later, LATEST).unknown
+    assert scan(clean, database(advisory()), LATEST - DAY // 2).unknown == ""
+    assert "1,999 advisories" in scan(clean, database(advisory(), others=LEAST - 2), LATEST).unknown
 
 
 def test_other_ecosystems_are_not_meant() -> None:
@@ -137,7 +172,7 @@ def test_a_severity_that_is_not_told_is_high(more: dict[str, Any], severity: Sev
 
 
 def test_a_range_that_nobody_can_order_is_not_decided() -> None:
-    found = scan([package("a", "1")], database(advisory({"introduced": "2004d"})), 0)
+    found = scan([package("a", "1")], database(advisory({"introduced": "2004d"})), LATEST)
     assert "X-1 for a 1" in found.unknown
 
 
@@ -149,6 +184,6 @@ def test_what_is_no_database_is_broken(data: bytes) -> None:
 
 def test_an_empty_database_is_broken() -> None:
     with pytest.raises(Broken, match="no advisory"):
-        database()
+        database(others=0)
     with pytest.raises(Broken, match="can't be read"):
         database({"id": "X-1"})
