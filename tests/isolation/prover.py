@@ -4,7 +4,8 @@ Every input that may name an object is given every reference to every object of 
 request is valid and the attacker's own. What must hold of each answer:
 
 - no byte of it is a victim's id, name or text, other than what was asked for;
-- it is the answer to a reference that nobody has (status and problem), so that not even existence is told;
+- it is the answer to a reference that nobody has (status and problem, and what is read), so that not even existence is
+  told;
 - where the reference stands in the path, it is 404, or 403 where the key's scopes do not reach the operation.
 """
 
@@ -26,6 +27,8 @@ from tests.isolation.world import Tenant
 from tests.support.waiting import wait_until
 
 BUSY_TRIES = 5
+STREAM_SECONDS = 2.0
+VOLATILE = ("to", "last_used_at")  # differ between two answers to the same request: now, and when a key was last used
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
 
 
@@ -63,10 +66,11 @@ class Operation:
 
 @dataclass(slots=True)
 class Proof:
-    """What the prover found; `tries` are the requests that it made."""
+    """What the prover found; `tries` are the requests that it made, `tried` which role gave an operation which ref."""
 
     operations: int = 0
     tries: int = 0
+    tried: set[tuple[str, str, str]] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
 
 
@@ -166,13 +170,16 @@ class Prover:
     def _attack_slot(
         self, client: httpx2.Client, role: str, operation: Operation, body: dict[str, Any] | None, slot: Slot
     ) -> None:
-        expected: dict[str, tuple[int, Any]] = {}  # by the form of the reference
+        # By the form of the reference; where it may be a place in a list, by where the unknown one stands.
+        expected: dict[str, tuple[int, Any]] = {}
         tries = [(kind, ref) for victim in self.victims for kind, refs in victim.refs.items() for ref in refs]
         for kind, ref in tries:
             title = f"{role}: {operation} with a victim's {kind} as {slot.name} in the {slot.where}"
-            form, unknown = ref.replace(core(ref), ""), unknown_like(ref)
+            unknown = unknown_like(ref)
+            form = unknown if slot.where == "query" else ref.replace(core(ref), "")
             if form not in expected:
                 expected[form] = _told(self._send(client, operation, body, slot, unknown), unknown)
+            self.proof.tried.add((role, str(operation), ref))
             answer = self._send(client, operation, body, slot, ref)
             self._check_told(title, answer, ref)
             told = _told(answer, ref)
@@ -203,9 +210,10 @@ class Prover:
                 headers[other.name] = value
         self.proof.tries += 1
         for _ in range(BUSY_TRIES):
-            answer = client.request(
+            with client.stream(
                 operation.method.upper(), path, params=query, headers=headers, json=sent if body is not None else None
-            )
+            ) as stream:
+                answer = _read(stream, endless=operation.method == "get")
             if answer.status_code != 503:  # of a machine that is busy; says nothing of anybody's objects
                 break
             time.sleep(float(answer.headers["retry-after"]))
@@ -220,7 +228,7 @@ class Prover:
             self._violated(title, f"({answer.status_code}) tells {sorted(told)}")
 
     def _violated(self, title: str, what: str) -> None:
-        self.proof.violations.append(f"{title} {what}")
+        self.proof.violations.append(f"{title} {what}"[:1000])  # a page may be long
 
 
 def _await_end(client: httpx2.Client, run_id: str) -> None:
@@ -229,6 +237,18 @@ def _await_end(client: httpx2.Client, run_id: str) -> None:
         return bool(run.json().get("status") not in ("queued", "running"))
 
     wait_until(ended, seconds=30, what=f"{run_id} has ended")
+
+
+def _read(stream: httpx2.Response, *, endless: bool) -> httpx2.Response:
+    """The answer with its body; if `endless`, of a stream of events only what comes in its first moments."""
+    bounded = endless and stream.headers.get("content-type", "").startswith("text/event-stream")
+    until = time.monotonic() + STREAM_SECONDS
+    body = bytearray()
+    for part in stream.iter_bytes():
+        body += part
+        if bounded and time.monotonic() > until:
+            break
+    return httpx2.Response(stream.status_code, headers=stream.headers, content=bytes(body), request=stream.request)
 
 
 def core(ref: str) -> str:
@@ -242,10 +262,21 @@ def unknown_like(ref: str) -> str:
 
 
 def _told(answer: httpx2.Response, ref: str) -> tuple[int, Any]:
-    """What an answer tells of a reference: the status, and of a refusal also its problem."""
+    """What an answer tells of a reference: the status, of a refusal also its problem, and what was read."""
+    if answer.status_code < 400 and answer.request.method != "GET":
+        return answer.status_code, None  # it tells of what was made, whose ids are new
+    text = answer.text.replace(core(ref), "REF")
+    if "json" not in answer.headers.get("content-type", ""):
+        return answer.status_code, text
+    told: Any = json.loads(text)
     if answer.status_code < 400:
-        return answer.status_code, None
-    problem: Any = json.loads(answer.text.replace(core(ref), "REF"))
-    if isinstance(problem, dict):
-        problem.pop("instance", None)  # the request's id
-    return answer.status_code, problem
+        return answer.status_code, _lasting(told)
+    if isinstance(told, dict):
+        told.pop("instance", None)  # the request's id
+    return answer.status_code, told
+
+
+def _lasting(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: _lasting(value) for name, value in told.items() if name not in VOLATILE}
+    return [_lasting(value) for value in told] if isinstance(told, list) else told

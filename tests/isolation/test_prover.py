@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.isolation.prover import Proof, Prover, operations_of
+from tests.isolation.prover import Operation, Proof, Prover, operations_of
 from tests.isolation.systems import System, running
 from tests.isolation.world import Tenant, tenant_with_everything
 from tests.support.reached import Reached
@@ -32,8 +32,10 @@ def document(up: Reached) -> dict[str, Any]:
     return found
 
 
-def prove(up: Reached, attacker: int, roles: tuple[str, ...]) -> tuple[Proof, list[Tenant]]:
-    """Some tenants, of which one attacks the others with a key of each role."""
+def prove(
+    up: Reached, attacker: int, roles: tuple[str, ...], only: Callable[[Operation], bool] = lambda operation: True
+) -> tuple[Proof, list[Tenant]]:
+    """Some tenants, of which one attacks the others with a key of each role, by the operations that `only` lets."""
     with ExitStack() as stack:
         tenants = [stack.enter_context(tenant_with_everything(up)) for _ in range(TENANTS)]
         victims = [tenant for index, tenant in enumerate(tenants) if index != attacker]
@@ -41,19 +43,32 @@ def prove(up: Reached, attacker: int, roles: tuple[str, ...]) -> tuple[Proof, li
         clients = {role: tenants[attacker].http[role] for role in roles if role != "admin"}
         if "admin" in roles:
             clients["admin"] = stack.enter_context(up.admin())
-        proof = Prover(operations_of(document(up)), tenants[attacker], victims).attack(clients)
+        operations = [operation for operation in operations_of(document(up)) if only(operation)]
+        proof = Prover(operations, tenants[attacker], victims).attack(clients)
         for victim, seen in zip(victims, before, strict=True):
-            now = victim.view()
+            now = _view_or_refusal(victim)
             proof.violations += [
                 f"{part} of a victim changed" for part in seen | now if seen.get(part) != now.get(part)
             ]
         return proof, victims
 
 
+def _view_or_refusal(victim: Tenant) -> dict[str, Any]:
+    try:
+        return victim.view()
+    except httpx2.HTTPStatusError as refused:
+        return {"view": str(refused)}
+
+
+CANCELS = ("POST /v1/runs/{run_id}/cancel", "POST /v1/responses/{response_id}/cancel")
+
+
 @pytest.mark.parametrize("attacker", range(TENANTS) if FULL else [1])
 def test_no_operation_reaches_another_tenants_objects(system: System, attacker: int) -> None:
     proof, victims = prove(system.up, attacker, ROLES)
     assert not proof.violations, "\n".join(proof.violations)
+    running = [run for victim in victims for run in (*victim.running, *victim.refs["response"])]
+    assert {(role, cancel, run) for role in ROLES for cancel in CANCELS for run in running} <= proof.tried
     texts = [text for victim in victims for text in victim.texts]
     pages = system.up.metrics()
     words = [word for victim in victims for word in victim.canaries()]
@@ -63,6 +78,6 @@ def test_no_operation_reaches_another_tenants_objects(system: System, attacker: 
     record(
         "Tenant isolation",
         "KGENTS_FULL=1 pytest tests/isolation/test_prover.py",
-        f"{proof.operations} operations, {proof.tries} tries by tenant {attacker} of {TENANTS} on "
-        f"{'PostgreSQL' if system.postgres else 'SQLite'}: {len(proof.violations)} leaks",
+        f"{'PostgreSQL' if system.postgres else 'SQLite'}, by tenant {attacker} of {TENANTS}: {proof.operations} "
+        f"operations, {proof.tries} tries: {len(proof.violations)} leaks",
     )

@@ -23,8 +23,9 @@ def canary(what: str) -> str:
 
 @dataclass
 class Tenant:
-    """A tenant with a client for each role. `refs` are the ways to name its objects by kind, `texts` what it wrote. Its
-    first key is nobody's client, so that it may be rotated.
+    """A tenant with a client for each role. `refs` are the ways to name its objects by kind, `texts` what it wrote,
+    `running` the ids of the runs that go on for as long as the tenant is there. Its first key is nobody's client, so
+    that it may be rotated.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Tenant:
     http: dict[str, httpx2.Client] = field(repr=False)
     refs: dict[str, list[str]] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
 
     def ref(self, kind: str) -> str:
         """The first of its objects of a kind."""
@@ -46,7 +48,9 @@ class Tenant:
         return self.http["owner"].get(path, params=query).raise_for_status().json()
 
     def view(self) -> dict[str, Any]:
-        """Everything that the owner sees, but for the times at which keys were last used."""
+        """Everything that the owner sees, but for the times at which keys were last used, and for the events of runs
+        that are not finished, which have no end.
+        """
         pages = ("agents", "sessions", "runs", "api-keys", "usage/events", "audit-log")
         seen: dict[str, Any] = {page: self.get(f"/v1/{page}", limit=100) for page in pages}
         for page in seen.values():
@@ -59,6 +63,8 @@ class Tenant:
         for session in seen["sessions"]["data"]:
             seen[f"messages of {session['id']}"] = self.get(f"/v1/sessions/{session['id']}/messages", limit=100)
         for run in seen["runs"]["data"]:
+            if run["id"] in self.running:
+                continue
             seen[f"events of {run['id']}"] = self.http["owner"].get(f"/v1/runs/{run['id']}/events").text
         for response in self.refs["response"]:
             seen[f"response {response}"] = self.http["owner"].get(f"/v1/responses/{response}").text
@@ -84,15 +90,33 @@ def tenant_with_everything(up: Reached) -> Iterator[Tenant]:
         tenant = Tenant(made["id"], name, clients)
         tenant.refs = {"tenant": [made["id"]], "key": key_ids}
         tenant.texts = [name, *names.values()]
+        stack.callback(_end_running, tenant)
         _fill(tenant)
         yield tenant
+
+
+def _end_running(tenant: Tenant) -> None:
+    owner = tenant.http["owner"]
+    if owner.get("/v1/runs").status_code == 401:
+        return  # a planted fault has let another tenant end its keys
+
+    def ended(run_id: str) -> bool:
+        return tenant.get(f"/v1/runs/{run_id}")["status"] not in ("queued", "running")
+
+    for run_id in tenant.running:
+        owner.post(f"/v1/runs/{run_id}/cancel")
+    for run_id in tenant.running:
+        wait_until(lambda run=run_id: ended(run), seconds=30, what=f"{run_id} has ended")
 
 
 def _fill(tenant: Tenant) -> None:
     owner = tenant.http["owner"]
     texts = {
         what: canary(what)
-        for what in ("instructions", "description", "property", "metadata", "message", "chat", "response", "background")
+        for what in (
+            *("instructions", "description", "property", "metadata", "message", "chat", "response", "background"),
+            *("running run", "running response"),
+        )
     }
     tenant.texts += texts.values()
 
@@ -108,7 +132,7 @@ def _fill(tenant: Tenant) -> None:
             "description": texts["description"],
         },
     )
-    owner.patch(f"/v1/agents/{agent['id']}", json={"limits": {"max_steps": 3}}).raise_for_status()
+    owner.patch(f"/v1/agents/{agent['id']}", json={"limits": {"timeout_seconds": 3600}}).raise_for_status()
     session = post("/v1/sessions", {"agent": agent["id"], "metadata": {texts["property"]: texts["metadata"]}})
     idempotency = [canary("idempotency") for _ in range(3)]
     run = post(f"/v1/sessions/{session['id']}/runs", {"input": texts["message"]}, **{"Idempotency-Key": idempotency[0]})
@@ -126,19 +150,35 @@ def _fill(tenant: Tenant) -> None:
         f"/v1/sessions/{session['id']}/runs", {"input": f"/sleep 0.2 {texts['background']}", "mode": "background"}
     )
 
-    def settled() -> bool:
-        return bool(tenant.get(f"/v1/runs/{background['id']}")["status"] == "completed")
+    busy = post("/v1/sessions", {"agent": agent["id"]})
+    running = post(f"/v1/sessions/{busy['id']}/runs", {"input": _going_on(texts["running run"]), "mode": "background"})
+    response_running = post(
+        "/v1/responses", {"model": agent["name"], "input": _going_on(texts["running response"]), "background": True}
+    )
+    tenant.running = [running["id"], response_running["id"].replace("resp_", "run_")]
 
-    wait_until(settled, seconds=30, what="the background run has ended")
+    def settled() -> bool:
+        status = {run["id"]: run["status"] for run in tenant.get("/v1/runs", limit=100)["data"]}
+        return status[background["id"]] == "completed" and all(status[run] == "running" for run in tenant.running)
+
+    wait_until(settled, seconds=30, what="the background run has ended, and the ones that go on have begun")
     events = tenant.get("/v1/usage/events", limit=100)["data"]
     assert events, "the tenant has usage"
     tenant.refs |= {
         "agent": [agent["id"], agent["name"]],
-        "session": [session["id"]],
-        "run": [run["id"], background["id"], chat.headers["x-run-id"], response["id"].replace("resp_", "run_")],
-        "response": [response["id"]],
+        "session": [session["id"], busy["id"]],
+        "run": [
+            *(run["id"], background["id"], chat.headers["x-run-id"], response["id"].replace("resp_", "run_")),
+            *tenant.running,
+        ],
+        "response": [response["id"], response_running["id"]],
         "completion": [chat.json()["id"]],
         "idempotency key": idempotency,
         "usage event": [event["id"] for event in events[:2]],
         "audit entry": [entry["id"] for entry in tenant.get("/v1/audit-log", limit=100)["data"][:2]],
     }
+
+
+def _going_on(text: str) -> str:
+    """What makes a run say `text` and go on for half an hour."""
+    return f"/sleep 2 {text}{' on' * 900}"
