@@ -1,4 +1,6 @@
-"""`kgents` with one fault: the repository function that PLANT names (module:function) has lost its tenant filter."""
+"""`kgents` with one fault: what PLANT names has lost its tenant filter: functions and bulk lookups, as module:name with
+commas between. A write is planted with the read before it, which else would find nothing of another tenant's to write.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression
+
+from kgents.store.bulk import Lookup
 
 
 class _Unfiltered:
@@ -27,10 +31,10 @@ class _Unfiltered:
 
 
 def without_tenant(statement: Any) -> Any:
-    """The statement without its comparisons of a column `tenant_id` with a value."""
+    """The statement without its comparisons of a column `tenant_id` with a value, or with several."""
 
     def replace(element: Any, **_: Any) -> Any:
-        if isinstance(element, BinaryExpression) and element.operator is operators.eq:
+        if isinstance(element, BinaryExpression) and element.operator in (operators.eq, operators.in_op):
             compared = getattr(element.left, "name", "") == "tenant_id"
             return sa.true() if compared and not isinstance(element.right, sa.Column) else None
         return None
@@ -38,11 +42,19 @@ def without_tenant(statement: Any) -> Any:
     return visitors.replacement_traverse(statement, {}, replace)
 
 
-def plant(target: str) -> None:
-    """Make the function lose its filter. To be called before anything else imports it by name."""
+def plant(targets: str) -> None:
+    """Make the functions lose their filters. To be called before anything else imports them by name."""
+    for target in targets.split(","):
+        _plant(target)
+
+
+def _plant(target: str) -> None:
     module_name, _, name = target.partition(":")
     module = importlib.import_module(module_name)
     sound: Callable[..., Any] = getattr(module, name)
+    if isinstance(sound, Lookup):
+        sound._lists = {given: column for given, column in sound._lists.items() if column.key != "tenant_id"}
+        return
 
     def faulty(connection: Connection, *arguments: Any, **options: Any) -> Any:
         return sound(_Unfiltered(connection), *arguments, **options)
