@@ -130,7 +130,7 @@ class Tenants(RuleBasedStateMachine):
         tenant = self.tenants[who]
         session = tenant.sessions.get(session_id)
         found = session is not None and session["agent_id"] in tenant.agents
-        self.check(answer, found, may=tenant.limit is None or tenant.used["runs"] < tenant.limit)
+        self.check(answer, found, may=tenant.may_run())
         if answer.status == 200 and session:
             usage = {meter: answer.body["usage"][meter] for meter in ("input_tokens", "output_tokens")}
             tenant.ran(answer.body["id"], session["agent_id"], session_id, text, usage)
@@ -143,9 +143,9 @@ class Tenants(RuleBasedStateMachine):
         headers = {"Idempotency-Key": key} if key else {}
         answer = self.ask(who, "POST", "/v1/chat/completions", body, **headers)
         self.touched |= {"runs", "balance"}
-        agent = next((agent_id for agent_id, agent in tenant.agents.items() if agent["name"] == name), None)
+        agent = tenant.id_of_agent(name)
         if agent is None or key not in tenant.idempotent:
-            self.check(answer, agent is not None, may=tenant.limit is None or tenant.used["runs"] < tenant.limit)
+            self.check(answer, agent is not None, may=tenant.may_run())
             if answer.status == 200 and agent:
                 run_id, usage = answer.headers["x-run-id"], answer.body["usage"]
                 counts = {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]}
@@ -157,13 +157,42 @@ class Tenants(RuleBasedStateMachine):
         else:
             assert answer.status == 422, answer
 
+    @rule(who=WHO, name=NAMES, text=TEXTS)
+    def queue(self, who: int, name: str, text: str) -> None:
+        """There is no worker, so that what is queued stays there until it is cancelled."""
+        tenant = self.tenants[who]
+        answer = self.ask(who, "POST", "/v1/responses", {"model": name, "input": text, "background": True})
+        agent = tenant.id_of_agent(name)
+        self.check(answer, agent is not None, may=tenant.may_run())
+        if answer.status == 200 and agent:
+            tenant.was_queued(answer.headers["x-run-id"], agent)
+        self.touched |= {"runs", "balance"}
+
     @rule(who=WHO, whose=WHO, which=WHICH)
     def read_run(self, who: int, whose: int, which: int) -> None:
         run_id = self.pick(whose, "runs", which)
-        known = run_id in self.tenants[who].runs
-        self.check(self.ask(who, "GET", f"/v1/runs/{run_id}"), known)
-        cancelled = self.ask(who, "POST", f"/v1/runs/{run_id}/cancel")
-        assert cancelled.status == (409 if known else 404), cancelled
+        self.check(self.ask(who, "GET", f"/v1/runs/{run_id}"), run_id in self.tenants[who].runs)
+
+    @rule(who=WHO, whose=WHO, which=WHICH)
+    def cancel_run(self, who: int, whose: int, which: int) -> None:
+        run_id = self.pick(whose, "runs", which)
+        run = self.tenants[who].runs.get(run_id)
+        answer = self.ask(who, "POST", f"/v1/runs/{run_id}/cancel")
+        wanted = 404 if run is None else 409 if run["status"] == "completed" else 200
+        if answer.status != wanted:
+            self.differs(f"{answer} is not {wanted}")
+        if run and run["status"] == "queued":
+            run["status"] = "cancelled"
+        self.touched |= {"runs", "balance"}
+
+    @rule(who=WHO, whose=WHO, which=WHICH)
+    def delete_a_queued_response(self, who: int, whose: int, which: int) -> None:
+        queued = self.tenants[whose].queued()
+        if queued:
+            run_id = queued[which % len(queued)]
+            answer = self.ask(who, "DELETE", f"/v1/responses/{run_id.replace('run_', 'resp_')}")
+            assert answer.status == (409 if who == whose else 404), answer
+            self.touched.add("runs")
 
     # Keys
 
@@ -256,7 +285,9 @@ class Tenants(RuleBasedStateMachine):
 
     def _runs(self, who: int) -> tuple[Any, Any]:
         seen = {}
-        for run_id, row in self.listed(who, "/v1/runs", ("agent_id", "session_id", "output", "usage")).items():
+        for run_id, row in self.listed(
+            who, "/v1/runs", ("agent_id", "session_id", "status", "output", "usage")
+        ).items():
             output, usage = row.pop("output"), row.pop("usage")
             counts = {meter: usage[meter] for meter in ("input_tokens", "output_tokens")}
             seen[run_id] = {**row, "text": output and output["text"], **counts}
@@ -271,9 +302,11 @@ class Tenants(RuleBasedStateMachine):
     def _balance(self, who: int) -> tuple[Any, Any]:
         tenant = self.tenants[who]
         meters = {row["meter"]: row for row in self.ask(who, "GET", "/v1/usage/balance").body["meters"]}
-        seen = {meter: (meters[meter]["used"], meters[meter]["reserved"]) for meter in tenant.used}
-        wanted = {meter: (quantity, 0) for meter, quantity in tenant.used.items()}
-        return (seen, meters["runs"]["limit"]), (wanted, tenant.limit)
+        seen = {meter: (meters[meter]["used"], meters[meter]["reserved"] > 0) for meter in tenant.used}
+        queued = len(tenant.queued())
+        wanted = {meter: (quantity, queued > 0) for meter, quantity in tenant.used.items()}
+        reserved, limit = meters["runs"]["reserved"], meters["runs"]["limit"]
+        return (seen, reserved, limit), (wanted, queued, tenant.limit)
 
     def _usage(self, who: int) -> tuple[Any, Any]:
         tenant = self.tenants[who]
@@ -281,7 +314,7 @@ class Tenants(RuleBasedStateMachine):
         for row in self.ask(who, "GET", "/v1/usage").body["data"]:
             sums[row["meter"]] = sums.get(row["meter"], 0) + row["quantity"]
         events = self.listed(who, "/v1/usage/events", ("run_id",))
-        return (sums, {row["run_id"] for row in events.values()}), (tenant.used, set(tenant.runs))
+        return (sums, {row["run_id"] for row in events.values()}), (tenant.used, tenant.metered())
 
     # Asking
 
