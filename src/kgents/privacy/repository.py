@@ -137,9 +137,19 @@ def finish(connection: Connection, tenant_id: str) -> dict[str, int]:
     for table in (idempotency_keys, quotas, api_keys, tenants):
         deleted = connection.execute(sa.delete(table).where(table.c.tenant_id == tenant_id))
         counts[str(table.name)] = deleted.rowcount
+    counts["idempotency_keys"] += _erase_answers(connection, tenant_id)
     waiting = sa.delete(outbox).where(outbox.c.tenant_id == tenant_id, outbox.c.topic == "run")
     counts["outbox"] = connection.execute(waiting).rowcount
     return counts
+
+
+def _erase_answers(connection: Connection, tenant_id: str) -> int:
+    """Delete what is kept to answer administrators again who made or changed the tenant or its keys: each such answer
+    has the tenant's id. Only once the tenant's row is gone, whose lock keeps out further ones.
+    """
+    about = idempotency_keys.c.body.contains(f'"{tenant_id}"', autoescape=True)
+    statement = sa.delete(idempotency_keys).where(idempotency_keys.c.tenant_id == PLATFORM, about)
+    return connection.execute(statement).rowcount
 
 
 def record(connection: Connection, action: str, tenant_id: str, operator: str, detail: Row, now: int) -> None:

@@ -106,9 +106,10 @@ class Tenant:
         self.name = f"canary-{name}-tenant"
         self._word = f"canary-{name}-"
         with up.admin() as admin:
-            self.id = admin.post("/v1/tenants", json={"name": self.name}).json()["id"]
-            path = f"/v1/tenants/{self.id}/api-keys"
-            self.token = admin.post(path, json={"name": f"{self._word}key", "role": "owner"}).json()["token"]
+            named = {"Idempotency-Key": f"{self._word}made"}
+            self.id = admin.post("/v1/tenants", json={"name": self.name}, headers=named).json()["id"]
+            body, named = {"name": f"{self._word}key", "role": "owner"}, {"Idempotency-Key": f"{self._word}key-made"}
+            self.token = admin.post(f"/v1/tenants/{self.id}/api-keys", json=body, headers=named).json()["token"]
         self.client = up.client(self.token)
         self._fill()
 
@@ -160,6 +161,7 @@ class Tenant:
 PLANTED = {
     *("tenant", "key", "url", "header", "agent", "instructions", "description", "schema", "idempotency", "request"),
     *("field", "metadata", "message", "argument", "streamed", "response", "again", "renamed", "later"),
+    *("made", "key-made"),
 }
 
 
