@@ -23,6 +23,7 @@ class Catalog:
         self._store = store
         self._fresh = fresh
         self._agents: OrderedDict[tuple[str, str], tuple[Agent, int]] = OrderedDict()  # each with its size
+        self._by_tenant: dict[str, set[str]] = {}  # ids and names
         self._bytes = 0
         self._changes = 0
 
@@ -46,23 +47,31 @@ class Catalog:
         self._drop(key)
         size = len(dump_definition(agent.definition))
         self._agents[key] = agent, size
+        self._by_tenant.setdefault(key[0], set()).add(key[1])
         self._bytes += size
         while len(self._agents) > MAX_AGENTS or self._bytes > MAX_BYTES:
             self._drop(next(iter(self._agents)))
 
     def _drop(self, key: tuple[str, str]) -> None:
-        _, size = self._agents.pop(key, (None, 0))
-        self._bytes -= size
+        if key not in self._agents:
+            return
+        tenant_id, ref = key
+        self._bytes -= self._agents.pop(key)[1]
+        self._by_tenant[tenant_id].remove(ref)
+        if not self._by_tenant[tenant_id]:
+            del self._by_tenant[tenant_id]
 
     def clear(self) -> None:
         """Forget all."""
         self._changes += 1
         self._agents.clear()
+        self._by_tenant.clear()
         self._bytes = 0
 
     def apply(self, change: Change) -> None:
-        """Forget an agent that was changed."""
-        self.forget(change.tenant_id, [change.ref])
+        """Forget an agent that was changed; of a tenant all, which may have been erased."""
+        known = self._by_tenant.get(change.tenant_id, ())
+        self.forget(change.tenant_id, tuple(known) if change.kind == "tenant" else [change.ref])
 
     def forget(self, tenant_id: str, refs: Iterable[str]) -> None:
         """Forget a tenant's agents by their ids and names: who changes one in this process sees the change at once."""

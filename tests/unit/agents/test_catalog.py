@@ -10,6 +10,7 @@ import pytest
 from kgents.agents import catalog as module
 from kgents.agents.catalog import Catalog
 from kgents.agents.model import Agent, AgentDefinition
+from kgents.store.changes import Change
 
 
 class Reads:
@@ -51,6 +52,21 @@ async def test_an_agent_is_read_once() -> None:
     await catalog.get("ten_1", "clerk")
     store.version = 2
     assert (await catalog.get("ten_1", "clerk")).version == 1
+
+
+async def test_of_an_erased_tenant_nothing_is_kept() -> None:
+    store = Reads()
+    catalog = Catalog(store, lambda: True)  # type: ignore[arg-type]
+    keys = [("ten_1", "agt_1"), ("ten_1", "clerk"), ("ten_2", "clerk")]
+    for key in keys:
+        await catalog.get(*key)
+    catalog.apply(Change(1, "ten_1", "tenant", "ten_1"))
+    read = []
+    for key in keys:
+        before = store.count
+        await catalog.get(*key)
+        read.append(store.count > before)
+    assert read == [True, True, False]
 
 
 @pytest.fixture
