@@ -11,22 +11,30 @@ from nats.aio.client import Client
 from kgents.bus.admin import NO_MESSAGE, api
 from kgents.bus.streams import EVENTS_STREAM, EVENTS_SUBJECT
 
-PAGE = 100_000  # subjects in one answer of the server, which is its own limit
 AT_ONCE = 32  # runs that are erased at the same time
 
 
 async def runs_with_events(client: Client) -> AsyncIterator[list[str]]:
-    """The ids of all runs that the bus has events of, a part at a time. Raises BusUnavailable."""
-    offset = 0
+    """The ids of all runs that the bus has events of, in their order and a part at a time. Raises BusUnavailable.
+
+    The server counts from the first run, and those before may be erased, or be too old, between two of its answers.
+    So each answer must begin with a run that is known already: what follows it was not passed over.
+    """
+    last, offset = "", 0
     while True:
         request = {"subjects_filter": f"{EVENTS_SUBJECT}.*", "offset": offset}
         found = await api(client, f"STREAM.INFO.{EVENTS_STREAM}", request)
         subjects = found.get("state", {}).get("subjects") or {}
-        if subjects:
-            yield [subject.rpartition(".")[2] for subject in subjects]
-        offset += PAGE
-        if offset >= found.get("total", 0):
+        ids = sorted(subject.rpartition(".")[2] for subject in subjects)
+        if offset and (not ids or ids[0] > last):
+            offset //= 2
+            continue
+        if new := [run_id for run_id in ids if run_id > last]:
+            yield new
+            last = new[-1]
+        if offset + len(ids) >= found.get("total", 0):
             return
+        offset += len(ids) - 1
 
 
 async def events_of(client: Client, run_id: str) -> AsyncIterator[tuple[int, bytes]]:
