@@ -5,6 +5,7 @@ loop.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -52,17 +53,28 @@ async def _stream(
     try:
         async with _sent(http, url, request) as answer:
             async for line in answer.content:
-                if isnan(first) and b'"content":' in line:
+                if isnan(first) and _is_token(line):
                     first = time.perf_counter() - meant
                 whole = whole or line.startswith(b"data: [DONE]")
             status = answer.status
     except (aiohttp.ClientError, TimeoutError, ConnectionError):
         status = LOST
-    if good(status) and not whole:
+    if good(status) and (isnan(first) or not whole):
         status = LOST
     took = time.perf_counter() - meant
     samples.add(Sample(request.kind, meant - began, late, took, status, first if good(status) else nan))
     counts.add(status, first if good(status) else took)
+
+
+def _is_token(line: bytes) -> bool:
+    """Whether a chunk says something: the first one comes at once, with a role and an empty text."""
+    if not line.startswith(b"data: {"):
+        return False
+    try:
+        choices = json.loads(line[len(b"data: ") :]).get("choices") or []
+    except ValueError:  # cut off
+        return False
+    return any((choice.get("delta") or {}).get("content") for choice in choices)
 
 
 async def users(

@@ -21,6 +21,7 @@ RATE, SECONDS = 100, 1
 SLOW = 0.1  # seconds
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 EVENTS = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
 STREAMED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n%s" % (len(EVENTS), EVENTS)
 ASKED = Request("chat", "POST", "/v1/chat/completions", "key", b"{}")
 
@@ -85,6 +86,34 @@ async def test_the_driver_of_streams_charges_it_to_each_first_token() -> None:
 
     assert len(samples) == RATE * SECONDS
     assert slow(samples, "first") >= RATE * (STALL - SLOW) * 0.9
+
+
+async def test_the_first_token_is_the_first_text_and_not_the_chunk_that_begins_the_stream() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + ROLE)
+        await writer.drain()
+        await asyncio.sleep(STALL)
+        writer.write(EVENTS)
+        writer.close()
+
+    asked = Request(STREAM, "POST", "/v1/chat/completions", "key", b'{"stream": true}')
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        samples = await driver.streams(url, [asked], 10, 0.2, Counts())
+
+    assert {sample.status for sample in samples} == {200}
+    assert min(sample.first for sample in samples) >= STALL
+
+
+async def test_a_stream_without_a_token_is_an_error() -> None:
+    silent = ROLE + b"data: [DONE]\n\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(silent)
+    asked = Request(STREAM, "POST", "/v1/chat/completions", "key", b"{}")
+    async with stalling(head + silent) as url:
+        samples = await driver.streams(url, [asked], 20, 0.2, Counts())
+
+    assert {sample.status for sample in samples} == {0}
 
 
 async def test_a_stream_that_is_cut_off_is_an_error() -> None:
