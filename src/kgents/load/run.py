@@ -226,14 +226,13 @@ async def _tell(watcher: Watcher, counts: Counts) -> None:
 
 async def _health(at: Target, unwell: set[tuple[str, str]]) -> None:
     while True:
-        await asyncio.sleep(LOOK)
         health = await target.look_at_health(at.url)
         if health["status"] == "unreachable":
             unwell.add(("the health page", "unreachable"))
-        for name in verdict.INTEGRATIONS:
-            status = health["components"].get(name, {}).get("status", "connected")
-            if status not in ("connected", "degraded"):
-                unwell.add((name, status))
+        else:
+            looks = {name: health["components"].get(name, {}).get("status", "unknown") for name in verdict.INTEGRATIONS}
+            unwell.update((name, status) for name, status in looks.items() if status != "connected")
+        await asyncio.sleep(LOOK)
 
 
 async def settled(at: Target) -> int:
