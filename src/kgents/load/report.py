@@ -109,9 +109,13 @@ def markdown(document: Document, *, picture: str = "", level: int = 1) -> str:
     parts.append(
         "Integrations: "
         + ", ".join(f"{name} {found['status']} ({found['mode']})" for name, found in health.items())
-        + f". Events that had not reached the meter half a minute after the load: {document['backlog']}.\n"
+        + f". Events that had not reached the meter half a minute after the load: {_left(document)}.\n"
     )
     return "\n".join(parts)
+
+
+def _left(document: Document) -> str:
+    return "unknown" if document["backlog"] is None else str(document["backlog"])
 
 
 def _circumstances(document: Document) -> str:
@@ -160,11 +164,16 @@ def _steps(steps: Sequence[Document], *, plain: bool = False) -> tuple[list[str]
             *(_number(step["sent"]), _number(step["achieved"]), _errors(step)),
             *(_number(step["latency_ms"].get(name)) for name in ("p50", "p95", "p99", "p99_9")),
             *(_number(step["first_token_ms"].get("p99")), _number(step["late_ms"].get("p99"))),
-            "met" if step["met"] else "missed" if plain else "**missed**",
+            "met" if step["met"] else ("missed" if plain else "**missed**") + _behind(step),
         ]
         for step in steps
     ]
     return head, rows
+
+
+def _behind(step: Document) -> str:
+    left = step.get("backlog", 0)  # told of a search's steps only
+    return "" if left == 0 else f" ({'it is unknown how many' if left is None else left} events behind)"
 
 
 def _errors(step: Document) -> str:

@@ -21,7 +21,8 @@ from kgents.load.target import Target
 from kgents.load.vegeta import Vegeta, made
 
 LOOK = 2.0  # seconds between two looks at the health page
-SETTLE = 30.0  # seconds in which the usage has to reach the meter after a step
+SETTLE = 30.0  # seconds in which the usage has to reach the meter after a run
+KEPT_UP = 5.0  # seconds in which it has to after a step of a search: otherwise the workers fell behind its rate
 WARM = 2.0  # seconds of load, at most, that come first and do not count
 
 
@@ -153,11 +154,14 @@ async def _steps(plan: Plan, at: Target, load: Loaded, watcher: Watcher) -> Asyn
         step = steps.pop(0)
         watcher.begin(step)
         one = await _step(step, plan, at, load, watcher)
+        if plan.profile.searches:
+            one["backlog"] = await settled(at, KEPT_UP)
+            one["met"] = one["met"] and one["backlog"] == 0
         watcher.end(one)
         found.append(one)
         yield one
         if plan.profile.searches:
-            await settled(at)
+            await settled(at)  # the next step begins with none of it
             rate = next_rate(found)
             steps += [] if rate is None else [Step(step.name, rate, step.seconds)]
 
@@ -235,12 +239,15 @@ async def _health(at: Target, unwell: set[tuple[str, str]]) -> None:
         await asyncio.sleep(LOOK)
 
 
-async def settled(at: Target) -> int:
-    """Wait until all usage has reached the meter, for half a minute; how many events had not then."""
-    deadline = time.monotonic() + SETTLE
+async def settled(at: Target, within: float = SETTLE) -> int | None:
+    """Wait until all usage has reached the meter, for so many seconds; how many events had not then, and None where the
+    health page does not tell.
+    """
+    deadline = time.monotonic() + within
     while True:
         components = (await target.look_at_health(at.url))["components"]
-        left = sum(components.get(name, {}).get("backlog") or 0 for name in ("sql", "nats"))
-        if (components and not left) or time.monotonic() > deadline:
+        told = [components.get(name, {}).get("backlog") for name in ("sql", "nats")]
+        left = None if None in told else sum(told)
+        if left == 0 or time.monotonic() > deadline:
             return left
         await asyncio.sleep(0.5)

@@ -63,7 +63,9 @@ def integrations(document: Mapping[str, Any], expected: Mapping[str, str]) -> li
             found.append(Reason("health", f"its health was {health['status']} {when} the run"))
     for step in deciding(document):
         found += [Reason("integration", f"{name} was {status} during the run") for name, status in step["unwell"]]
-    if document["backlog"]:
+    if document["backlog"] is None:
+        found.append(Reason("integration", "nothing shows whether all usage had reached the meter after the run"))
+    elif document["backlog"]:
         found.append(Reason("integration", f"{document['backlog']} events had not reached the meter after the run"))
     return list(dict.fromkeys(found))
 

@@ -39,6 +39,14 @@ def test_a_search_tells_the_knee_and_what_missed_it():
     assert "The knee: 200 requests/s met the target, 300 requests/s missed it." in markdown(stress())
 
 
+def test_a_rate_at_which_the_workers_fell_behind_says_so():
+    found = report(step(met=False, backlog=7), step(met=False, backlog=None), backlog=None)
+
+    assert "| **missed** (7 events behind) |" in markdown(found)
+    assert "| **missed** (it is unknown how many events behind) |" in markdown(found)
+    assert "half a minute after the load: unknown." in markdown(found)
+
+
 def test_the_closed_loop_says_what_it_does_not_show():
     profile = {"name": "phase7", "about": "closed loop", "users": 50, "wait": 0.1, "searches": False}
     page = markdown(report(step(0.0, achieved=478.0, met=False), profile=profile))

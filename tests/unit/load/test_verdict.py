@@ -35,6 +35,7 @@ def test_slow_answers_and_errors_are_results_and_no_reason():
         (report(used(other_programs_cores=0.6)), "noise"),
         (report(step(unwell=[["meter", "disconnected"]])), "integration"),
         (report(backlog=12), "integration"),
+        (report(backlog=None), "integration"),
         (report(after=look(version="0.2.0")), "version"),
         (report(after=look(processes={"api": "pid 7", "worker": "pid 99"})), "process"),
         (report(after=look(processes={"api": "pid 7"})), "process"),
