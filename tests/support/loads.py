@@ -74,6 +74,7 @@ def report(*steps: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "tenants": 4,
             "p99_ms": 100.0,
             "is_own": True,
+            "modes": dict.fromkeys(("sql", "nats", "meter"), "embedded"),
         },
         "before": look(),
         "after": look(),
@@ -101,6 +102,9 @@ def measured() -> dict[str, Any]:
             "errors": 0,
             "latency_ms": {"p50": 1000 * size / LAW.at(size), "p99": 2000 * size / LAW.at(size)},
             "cores": {"api": 0.5, "worker": 0.1},
+            "generator": {"driver_cores": 0.1, "vegeta_cores": 0.2, "other_programs_cores": 0.05},
+            "unwell": [],
+            "backlog": 0,
         }
         for size in (*SIZES, *reversed(SIZES))
     ]

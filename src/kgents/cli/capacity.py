@@ -68,7 +68,7 @@ def measure(
         async with chosen(url, context, up=up, seen=source(metrics, pods), is_mine=the_host_is_mine) as target:
             with shown() as watcher:
                 return await rules.measure(
-                    target, program, watcher, tenants=tenants, seconds=seconds, command=command_line()
+                    target, program, watcher, found, tenants=tenants, seconds=seconds, command=command_line()
                 )
 
     measured = asyncio.run(work())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kgents.load.report import table
-from kgents.load.usl import Law
+from kgents.load.usl import Fit, Law, Point
 
 Document = Mapping[str, Any]
 _NUMBERS = {
@@ -34,7 +34,11 @@ def markdown(document: Document, *, picture: str = "", level: int = 1) -> str:
     ]
     if picture:
         parts.append(f"![capacity]({picture})\n")
-    parts += [table(*_points(document, law)), _law(law, errors, fit), f"{'#' * (level + 1)} What to deploy\n"]
+    parts += [
+        table(*_points(document, law)),
+        _law(law, errors, fit, document["points"]),
+        f"{'#' * (level + 1)} What to deploy\n",
+    ]
     parts.append("\n".join(f"- {reason}" for reason in document["reasoning"]) + "\n")
     demand = document["demand"]
     parts.append(
@@ -59,12 +63,16 @@ def _points(document: Document, law: Law) -> tuple[list[str], list[list[str]]]:
     return ["at once", "answered/s", "by the law", "p50 ms", "p99 ms", "API cores", "worker cores"], rows
 
 
-def _law(law: Law, errors: Law, fit: Document) -> str:
-    coherency = f"{law.coherency:.2g} ± {errors.coherency:.2g}" if law.coherency else "none that can be seen"
+def _law(law: Law, errors: Law, fit: Document, points: Sequence[Document]) -> str:
+    coherency = f"{law.coherency:.2g} ± {errors.coherency:.2g}"
+    fitted = Fit(law, errors, fit["relative_error"], fit["explained"])
+    doubts = fitted.doubts([Point(point["size"], point["rate"]) for point in points])
     return (
         f"The Universal Scalability Law that fits best: one request at a time takes {1000 / law.rate:.2f} ms "
         f"({law.rate:.0f}/s ± {errors.rate:.0f}); contention {law.contention:.3f} ± {errors.contention:.3f}; "
-        f"coherency: {coherency}. It allows for {law.most:.0f} requests/s at most, {law.best}. It is "
+        f"coherency {coherency}. It has {law.most:.0f} requests/s at most, {law.best}: a fit, not a bound. It is "
         f"{fit['relative_error']:.1%} off the points (root mean square) and explains {fit['explained']:.1%} of their "
-        "variance; ± is a standard error.\n"
+        "variance; ± is a standard error."
+        + (f" **It does not describe what was measured: {doubts}.**" if doubts else "")
+        + "\n"
     )

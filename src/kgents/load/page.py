@@ -41,13 +41,13 @@ def write(evidence: Path, to: Path) -> list[Path]:
                 f"The report of {document['profile']['name']} is not valid: {why}. Run it again.", code="not-valid"
             )
     to.parent.mkdir(parents=True, exist_ok=True)
-    parts, files = [_HEAD, _machine(documents)], [to]
+    capacity = _read(evidence / "capacity.json", "capacity")
+    parts, files = [_HEAD, _machine([*documents, *([capacity] if capacity else [])])], [to]
     for document in documents:
         picture = to.parent / f"load-{document['profile']['name']}.png"
         is_drawn = charts.draw(document, picture)
         files += [picture] * is_drawn
         parts.append(report.markdown(document, picture=picture.name if is_drawn else "", level=2))
-    capacity = _read(evidence / "capacity.json", "capacity")
     if capacity:
         picture = to.parent / "capacity.png"
         is_drawn = charts.draw_capacity(capacity, picture)

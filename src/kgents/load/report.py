@@ -15,7 +15,7 @@ Document = Mapping[str, Any]
 Kind = Literal["load test", "capacity"]
 _PARTS: Mapping[Kind, Sequence[str]] = {
     "load test": ("command", "began", "machine", "profile", "target", "steps", "valid", "reasons"),
-    "capacity": ("command", "began", "target", "points", "usl", "stress", "demand", "proposal", "reasoning"),
+    "capacity": ("command", "began", "machine", "target", "points", "usl", "stress", "demand", "proposal", "reasoning"),
 }
 _SHOWN = ("p50", "p95", "p99", "max")
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,6 +112,7 @@ async def run(plan: Plan, at: Target, program: Path, watcher: Watcher) -> dict[s
             "version": before.version,
             "commit": commit_of(at),
             "is_own": at.is_own,
+            "modes": before.modes(),
             "tenants": plan.tenants,
             "p99_ms": plan.target_ms,
         },
@@ -167,27 +168,29 @@ async def _steps(plan: Plan, at: Target, load: Loaded, watcher: Watcher) -> Asyn
 
 
 async def _step(step: Step, plan: Plan, at: Target, load: Loaded, watcher: Watcher) -> dict[str, Any]:
-    counts, unwell = Counts(), set[tuple[str, str]]()
-    clocks = Clocks()
+    counts = Counts()
+    samples, seen = await observed(load.apply(step, plan.profile, counts), at, watcher, counts)
+    found = figures(samples, rate=step.rate, seconds=step.seconds)
+    return {"name": step.name, **found, "met": meets(found, plan.target_ms), **seen}
+
+
+async def observed(
+    load: Awaitable[Samples], at: Target, watcher: Watcher, counts: Counts
+) -> tuple[Samples, dict[str, Any]]:
+    """The samples of a load, and what was seen while it lasted: the generator's cores, what the target's processes
+    took, and which integrations were unwell.
+    """
+    unwell, clocks = set[tuple[str, str]](), Clocks()
     async with watched(at.source) as course:
         watching = [asyncio.create_task(_tell(watcher, counts)), asyncio.create_task(_health(at, unwell))]
         try:
-            samples = await load.apply(step, plan.profile, counts)
+            samples = await load
         finally:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
     processes = course.figures()
-    used = clocks.since(processes)
-    found = figures(samples, rate=step.rate, seconds=step.seconds)
-    return {
-        "name": step.name,
-        **found,
-        "met": meets(found, plan.target_ms),
-        "generator": used,
-        "processes": processes,
-        "unwell": sorted(unwell),
-    }
+    return samples, {"generator": clocks.since(processes), "processes": processes, "unwell": sorted(unwell)}
 
 
 @dataclass(slots=True)

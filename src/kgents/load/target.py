@@ -57,6 +57,10 @@ class Look:
         """As JSON."""
         return asdict(self)
 
+    def modes(self) -> dict[str, str]:
+        """Whether each of its parts is embedded or external."""
+        return {name: str(found.get("mode")) for name, found in self.health["components"].items()}
+
 
 def allow(url: str, *, is_mine: bool) -> None:
     """Load may go to this machine, or where the user says that the host is theirs. Raises Forbidden, and Unprocessable

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from kgents.errors import Unprocessable
 
+LEAST_EXPLAINED = 0.9  # of the variance, by a law that is taken for one
 LEAST_SIZES = 4  # of different sizes, for three parameters and an error
 
 
@@ -68,6 +69,15 @@ class Fit:
     relative_error: float
     explained: float
 
+    def doubts(self, points: Sequence[Point]) -> str:
+        """What speaks against the law as a description of these points; empty where nothing does."""
+        found, most = [], max(point.rate for point in points)
+        if self.explained < LEAST_EXPLAINED:
+            found.append(f"it explains {self.explained:.0%} of the variance, {self.relative_error:.0%} off the points")
+        if self.law.most < most:
+            found.append(f"it has {self.law.most:.0f} requests/s at most, and {most:.0f} were measured")
+        return "; ".join(found)
+
     def document(self) -> dict[str, Any]:
         """As JSON; rounded to what the errors allow for."""
 
@@ -112,19 +122,18 @@ def _law(points: Sequence[Point]) -> tuple[Law, Law]:
     # N/X(N) is linear in 1/r, s/r and k/r. Each row is divided by its own value, so that its difference is relative.
     rows = np.array([[1.0, point.size - 1.0, point.size * (point.size - 1.0)] for point in points])
     rows *= np.array([[point.rate / point.size] for point in points])
-    best, least, kept = np.zeros(3), math.inf, [0]
+    best, least = np.zeros(3), math.inf
     for chosen in ([0, *more] for count in (2, 1, 0) for more in itertools.combinations((1, 2), count)):
         found = np.linalg.lstsq(rows[:, chosen], np.ones(len(rows)), rcond=None)[0]
         if (found < 0).any() or found[0] <= 0:
             continue
         left = float(((rows[:, chosen] @ found - 1) ** 2).sum())
         if left < least:
-            best, least, kept = np.zeros(3), left, chosen
-            best[kept] = found
+            best, least = np.zeros(3), left
+            best[chosen] = found
     one, *others = (float(value) for value in best)
-    covariance = np.zeros((3, 3))
-    part = rows[:, kept]
-    covariance[np.ix_(kept, kept)] = np.linalg.inv(part.T @ part) * least / (len(rows) - len(kept))
+    # Of all three, also where one is at its bound of zero: that it was not seen does not mean that it is known.
+    covariance = np.linalg.inv(rows.T @ rows) * least / (len(rows) - 3)
     # How r, s and k change with what was fitted, to the first order.
     slopes = np.array([[-1 / one**2, 0, 0], [-others[0] / one**2, 1 / one, 0], [-others[1] / one**2, 0, 1 / one]])
     errors = np.sqrt(np.diag(slopes @ covariance @ slopes.T))

@@ -109,11 +109,31 @@ def of_step(step: Mapping[str, Any], cores: int) -> Sequence[Reason]:
     slowest = max(step[name].get("p99", 0.0) for name in ("latency_ms", "first_token_ms"))
     if late > LATE_MS and late > LATE_SHARE * slowest:
         found.append(Reason("generator-late", f"1 of 100 requests started {late:g} ms late or more"))
-    used = step["generator"]
+    return [*found, *cpu(step["generator"], cores)]
+
+
+def cpu(used: Mapping[str, float], cores: int) -> Sequence[Reason]:
+    """Whether the generator's programs had too little of the machine's cores."""
+    found = []
     if used["vegeta_cores"] > BUSY * cores:
         found.append(Reason("generator-cpu", f"vegeta used {used['vegeta_cores']:.2f} of {cores} cores"))
     if used["driver_cores"] > BUSY:
         found.append(Reason("generator-cpu", f"the streams' driver used {used['driver_cores']:.2f} of its one core"))
+    return found
+
+
+def points(document: Mapping[str, Any]) -> list[Reason]:
+    """Why the points of a capacity can't be believed, each on its own."""
+    found = []
+    for point in document["points"]:
+        at, cores = f"with {point['size']} at once", int(document["machine"]["cores"])
+        if point["errors"]:
+            found.append(Reason("errors", f"{point['errors']} errors {at}"))
+        found += [Reason(reason.code, f"{at} {reason.text}") for reason in cpu(point["generator"], cores)]
+        found += [Reason("integration", f"{name} was {status} {at}") for name, status in point["unwell"]]
+        if point["backlog"] != 0:
+            left = "nobody knows how many" if point["backlog"] is None else point["backlog"]
+            found.append(Reason("integration", f"{left} events had not reached the meter half a minute later {at}"))
     return found
 
 

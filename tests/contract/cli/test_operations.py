@@ -342,6 +342,16 @@ def test_a_page_of_reports(stranger: Cli, evidence: Path, tmp_path: Path) -> Non
         assert (page.parent / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_takes_a_capacity_of_the_same_machine_only(stranger: Cli, evidence: Path, tmp_path: Path) -> None:
+    found = json.loads(evidence.read_text())
+    evidence.write_text(json.dumps(found | {"machine": {"cores": "64"}}))
+    (tmp_path / "load-stress.json").write_text(json.dumps(stress()))
+
+    complaint = stranger("loadtest", "page", evidence.parent, tmp_path / "page.md").complaint
+
+    assert "different machines" in complaint
+
+
 def test_a_report_that_is_not_valid_is_not_taken_for_the_page(stranger: Cli, tmp_path: Path) -> None:
     found = report(valid=False, reasons=[{"code": "generator-rate", "text": "the generator sent too little"}])
     (tmp_path / "load-baseline.json").write_text(json.dumps(found))

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from kgents.clock import SystemClock
+from kgents.errors import Unprocessable
+from kgents.load import capacity
 from kgents.load.measured import Counts
 from kgents.load.profiles import Name, Step, profile
 from kgents.load.resources import Pages
@@ -48,12 +50,15 @@ def nothing() -> None:
     """What happens by itself."""
 
 
+def seen_of(up: Up) -> Target:
+    return Target(up.url, up.admin_key, Pages([up.facts["metrics_url"], up.facts["worker_metrics_url"]]))
+
+
 def load(
     up: Up, vegeta: Path, *, begun: Callable[[], None] = nothing, ended: Callable[[], None] = nothing
 ) -> dict[str, Any]:
-    target = Target(up.url, up.admin_key, Pages([up.facts["metrics_url"], up.facts["worker_metrics_url"]]))
     plan = Plan(profile(Name.SMOKE, rate=40, seconds=1), 2000.0, 2, "kgents loadtest")
-    return asyncio.run(run(plan, target, vegeta, Silent(begun, ended)))
+    return asyncio.run(run(plan, seen_of(up), vegeta, Silent(begun, ended)))
 
 
 def codes(document: Mapping[str, Any], **expected: str) -> set[str]:
@@ -133,3 +138,52 @@ def test_a_meter_that_was_off_and_a_worker_that_was_started_again(vegeta: Path, 
     assert not document["valid"]
     assert "meter was disconnected before the run" in said
     assert "not the same processes served to the end: worker" in said
+
+
+def gauge(
+    up: Up, vegeta: Path, stress: Mapping[str, Any], begun: Callable[[], None], ended: Callable[[], None]
+) -> dict[str, Any]:
+    watcher = Silent(begun, ended)
+    return asyncio.run(
+        capacity.measure(seen_of(up), vegeta, watcher, stress, tenants=2, seconds=1, command="kgents capacity")
+    )
+
+
+def test_a_capacity_is_of_what_the_stress_run_was_of(
+    up: Up, vegeta: Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "SIZES", (1, 2))
+
+    found = gauge(up, vegeta, document, nothing, nothing)
+
+    assert [point["size"] for point in found["points"]] == [1, 2, 2, 1]
+    assert all(point["unwell"] == [] and point["backlog"] == 0 for point in found["points"])
+    assert found["target"]["modes"] == document["target"]["modes"]
+    with pytest.raises(Unprocessable, match="differ in: machine"):
+        gauge(up, vegeta, document | {"machine": {}}, nothing, nothing)
+
+
+def test_a_meter_that_was_off_for_one_point_of_a_capacity(
+    vegeta: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "SIZES", (1, 2))
+    broken = Up(tmp_path / "data", environment=UNMEASURED)
+    broken.start()
+    meter = broken.pid("meter")
+    turns = iter(range(100))
+
+    def stop() -> None:
+        if next(turns) == 0:
+            os.kill(meter, signal.SIGSTOP)
+            wait_until(lambda: broken.component("meter") == "disconnected", seconds=15, what="the meter is missed")
+
+    def resume() -> None:
+        os.kill(meter, signal.SIGCONT)
+        wait_until(lambda: broken.component("meter") == "connected", seconds=30, what="the meter is back")
+
+    try:
+        with pytest.raises(Unprocessable, match=r"not valid.*meter was disconnected with 1 at once"):
+            gauge(broken, vegeta, document, stop, resume)
+    finally:
+        os.kill(meter, signal.SIGCONT)
+        broken.stop()

@@ -79,6 +79,43 @@ def test_the_evidence_says_again_what_follows_from_it():
     assert capacity.conclude(found, found["stress"], Demand(**found["demand"])) == found
 
 
+@pytest.mark.parametrize("name", ["version", "commit", "modes"])
+def test_a_stress_run_of_another_kgents_is_not_taken(name):
+    other = stress()
+    other["target"][name] = "other"
+
+    with pytest.raises(Unprocessable, match=f"differ in: {name}"):
+        capacity.conclude(measured(), other, Demand())
+
+
+def test_a_stress_run_of_another_machine_is_not_taken_and_the_evidence_keeps_which_it_was():
+    with pytest.raises(Unprocessable, match="differ in: machine"):
+        capacity.conclude(measured(), stress() | {"machine": {"cores": "64"}}, Demand())
+
+    found = capacity.conclude(measured(), stress(), Demand())
+    found["machine"] = {"cores": "64"}
+    with pytest.raises(Unprocessable, match="differ in: machine"):
+        capacity.conclude(found, found["stress"], Demand())
+
+
+def test_a_law_that_the_points_refute_gives_no_limit():
+    document = measured()
+    document["points"][7]["rate"] = 2 * LAW.most
+
+    found = capacity.conclude(document, stress(), Demand())
+
+    assert "No limit follows from the law" in found["reasoning"][0]
+    assert f"The most that was measured is {2 * LAW.most:.0f} requests/s" in found["reasoning"][0]
+    assert "**It does not describe what was measured: " in capacity_report.markdown(found)
+
+
+def test_a_law_that_fits_is_called_a_fit():
+    found = capacity.conclude(measured(), stress(), Demand())
+
+    assert found["reasoning"][0].endswith("a fit, not a bound.")
+    assert "a fit, not a bound" in capacity_report.markdown(found)
+
+
 def test_the_page_shows_the_points_the_law_and_every_reason():
     found = capacity.conclude(measured(), stress(), Demand())
 

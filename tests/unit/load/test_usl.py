@@ -59,6 +59,24 @@ def test_no_parameter_is_below_zero():
     assert found.coherency >= 0
 
 
+def test_a_parameter_at_its_bound_is_not_known_without_an_error():
+    found = fit(points(Law(200.0, 0.3, 0.0), noise=0.05, seed=2))
+
+    assert found.law.coherency == 0.0
+    assert found.errors.coherency > 0
+
+
+def test_a_law_that_its_points_refute_is_doubted():
+    law = Law(200.0, 0.2, 0.003)
+    assert fit(points(law)).doubts(points(law)) == ""
+
+    scattered = points(law, noise=0.5)
+    assert "of the variance" in fit(scattered).doubts(scattered)
+
+    beyond = [*points(law)[:-1], Point(64, law.most * 1.1)]
+    assert "were measured" in fit(beyond).doubts(beyond)
+
+
 def test_the_most_is_at_the_best_size():
     law = Law(100.0, 0.1, 0.01)
 

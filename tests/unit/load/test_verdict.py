@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kgents.load.verdict import reasons
-from tests.support.loads import health, look, report, step, stress
+from kgents.load.verdict import points, reasons
+from tests.support.loads import health, look, measured, report, step, stress
 
 
 def codes(document, **expected):
@@ -105,3 +105,22 @@ def test_of_a_search_only_the_steps_that_decide_are_looked_at():
 
 def test_late_starts_do_not_matter_beside_a_latency_that_is_much_longer():
     assert codes(report(step(late_ms={"p99": 30.0}, latency_ms={"p99": 400.0}))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"errors": 3}, "errors"),
+        ({"generator": {"driver_cores": 0.1, "vegeta_cores": 1.7, "other_programs_cores": 0.1}}, "generator-cpu"),
+        ({"generator": {"driver_cores": 0.9, "vegeta_cores": 0.1, "other_programs_cores": 0.1}}, "generator-cpu"),
+        ({"unwell": [["nats", "degraded"]]}, "integration"),
+        ({"backlog": 5}, "integration"),
+        ({"backlog": None}, "integration"),
+    ],
+)
+def test_one_point_of_a_capacity_that_can_not_be_believed_is_enough(change, code):
+    document = measured()
+    assert points(document) == []
+    document["points"][3] |= change
+
+    assert [(reason.code, "with 8 at once" in reason.text) for reason in points(document)] == [(code, True)]
