@@ -103,7 +103,9 @@ def propose(stress: Mapping[str, Any], demand: Demand) -> tuple[Proposal, dict[s
     # A pod at the target utilization of what it asks for, rounding included.
     rate = (api_cpu / 1000 * utilization / 100 - api.idle) / api.cpu_per_request
     least = max(LEAST_REPLICAS, math.ceil(demand.expected / rate))
-    workers = worker.idle * LEAST_REPLICAS + worker.cpu_per_request * demand.peak
+    # A worker's cost is small beside what else is in its figures, so that its error counts.
+    cost = worker.cpu_per_request + 2 * worker.error
+    workers = worker.idle * LEAST_REPLICAS + cost * demand.peak
     proposal = Proposal(
         api_cpu=api_cpu,
         api_memory=_up(api.memory * SPARE_MEMORY, MEMORY_STEP),
@@ -156,8 +158,9 @@ def reasoning(proposal: Proposal, basis: Mapping[str, Any], demand: Demand, targ
         f"{worker['memory']:g} MiB seen."
     )
     workers = (
-        f"A request costs the workers {1000 * worker['cpu_per_request']:.2f} ms of CPU time; "
-        f"{proposal.worker_replicas} workers, of which each asks for {proposal.worker_cpu}m, keep up with the peak."
+        f"A request costs the workers {1000 * worker['cpu_per_request']:.2f} ms of CPU time (standard error "
+        f"{1000 * worker['error']:.2f} ms, of which two are added); {proposal.worker_replicas} workers, of which "
+        f"each asks for {proposal.worker_cpu}m, keep up with the peak."
     )
     return [cpu, limit, scaling, replicas, memory, workers]
 

@@ -52,6 +52,19 @@ def test_the_workers_keep_up_with_the_peak():
     assert found.worker_cpu * found.worker_replicas >= 1000 * (0.01 + 2000 * WORKER_COST)
 
 
+def test_the_workers_keep_up_also_where_their_cost_is_hardly_known():
+    document, noise = stress(), (0.02, -0.02, 0.02, -0.02, 0.0)
+    for step, more in zip(document["steps"], noise, strict=True):
+        step["processes"]["worker"]["cores"] += more
+
+    found, basis = propose(document, Demand(peak=5000))
+
+    worker = basis["worker"]
+    assert worker["error"] > 0.1 * worker["cpu_per_request"]
+    most = worker["cpu_per_request"] + 2 * worker["error"]
+    assert found.worker_cpu * found.worker_replicas >= 1000 * 5000 * most
+
+
 @pytest.mark.parametrize(
     ("more", "number"), [({"peak": 5000.0}, "most"), ({"expected": 900.0}, "least"), ({"growth": 1.0}, "most")]
 )
