@@ -147,8 +147,8 @@ def _exception(each: dict[str, str]) -> str:
 
 
 def _of_what(subject: Subject) -> dict[str, Any]:
-    """Which kgents scanned which commit, and whether anything but evidence, where reports go, was changed since; with
-    the tree, the environment and OSV's database where they were not the usual ones.
+    """Which kgents scanned which commit, and whether anything but evidence, where reports go, was changed since; the
+    image's digests; with the tree, the environment and OSV's database where they were not the usual ones.
     """
     import kgents
     from kgents.scan.toolbox import git
@@ -159,6 +159,7 @@ def _of_what(subject: Subject) -> dict[str, Any]:
         "tree": str(subject.tree) if subject.tree != Path.cwd() else "",
         "environment": str(subject.environment or ""),
         "osv_db": subject.osv,
+        "image_digests": subject.image_digests(),
     }
     return {
         "kgents": kgents.__version__,

@@ -141,7 +141,7 @@ _SCALING = (
     Criterion(
         "C2",
         "Real load drives it up and back, and fails no request",
-        "Reads what `make autoscaling` wrote in evidence/autoscaling.json.",
+        "Reads what `make autoscaling` wrote in evidence/autoscaling.json, of the commit and machine that it names.",
         "make autoscaling",
         recorded.scaled,
         max_age=90 * DAY,
@@ -152,10 +152,11 @@ _SCALING = (
 _SECURITY = (
     Criterion(
         "D1",
-        "Scans have no open HIGH or CRITICAL finding",
-        "Reads the report of `kgents scan` in evidence/scan.json: of all scanners, over the tree as it was committed.",
+        "Scans of what runs have no open HIGH or CRITICAL finding",
+        "Reads the report of `kgents scan` in evidence/scan.json: of all scanners, over HEAD and the image that runs.",
         "kgents scan says what is open; an exception needs a reason, an owner and an end.",
         recorded.scanned,
+        needs=("A1",),
         max_age=7 * DAY,
         attention=60,
     ),
@@ -244,7 +245,7 @@ _LAUNCH = (
     Criterion(
         "L4",
         "A restored backup holds every message",
-        "Reads what the restore drill wrote in evidence/restore.json.",
+        "Reads what the restore drill wrote in evidence/restore.json, of the commit and machine that it names.",
         "make restore-drill",
         recorded.restored,
         max_age=90 * DAY,

@@ -121,7 +121,17 @@ class Engine:
                 Verdict.UNKNOWN,
                 "It was never shown here; its check breaks something: kgents ready --disrupt",
             )
+        if last.verdict is Verdict.PASS and not self._is_of_what_runs(last):
+            return self._result(
+                criterion, Verdict.UNKNOWN, "It was shown of other images than run now: kgents ready --disrupt"
+            )
         return aged(criterion, last, self._clock.now())
+
+    def _is_of_what_runs(self, last: Result) -> bool:
+        try:
+            return bool(self._ledger.seen(last.evidence).get("images") == self._target.images)
+        except KgentsError:
+            return False
 
     def _result(self, criterion: Criterion, verdict: Verdict, detail: str, evidence: str = "") -> Result:
         return Result(criterion.id, verdict, detail, self._clock.now(), self._target.commit, evidence)

@@ -56,6 +56,17 @@ class Ledger:
             unfinished.rename(path)
         return hash_
 
+    def seen(self, hash_: str) -> dict[str, Any]:
+        """What a check saw, by its hash. Raises Unprocessable where it was not kept, or is not as it was."""
+        path = self.folder / "seen" / f"{hash_}.json"
+        try:
+            seen: dict[str, Any] = json.loads(path.read_text())
+            if digest(seen) == hash_:
+                return seen
+        except (OSError, ValueError):
+            pass
+        raise Unprocessable(f"What was seen is not there as it was: {path}", code="ledger")
+
     def add(self, kind: str, time: int, **fields: Any) -> str:
         """Add a line, and answer its hash. Several processes may add at once. Raises Unprocessable for a file that
         can't be written, or whose last line is not one of the ledger's.
@@ -156,13 +167,10 @@ class Ledger:
         return number
 
     def _check_seen(self, hash_: str, number: int) -> None:
-        path = self.folder / "seen" / f"{hash_}.json"
         try:
-            same = digest(json.loads(path.read_text())) == hash_
-        except (OSError, ValueError):
-            same = False
-        if not same:
-            raise _broken(self.path, number, f"tells of evidence that is not there as it was: {path}")
+            self.seen(hash_)
+        except Unprocessable:
+            raise _broken(self.path, number, f"tells of evidence that is not there as it was: {hash_}") from None
 
 
 def _split(content: bytes) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import socket
@@ -22,9 +23,11 @@ from kgents.clock import Clock
 from kgents.deploy.health import WayIn, way_in
 from kgents.deploy.kubectl import Kubectl, Refused
 from kgents.errors import Unavailable, Unprocessable
+from kgents.readiness.checkout import git
 from kgents.readiness.model import Broken, NotShown
 from kgents.tls import trusted
 
+_COMMIT = re.compile("[0-9a-f]{7,64}")
 PATIENCE = 10.0  # seconds for an answer
 NOTHING = "nothing"
 """The name of an installation that can't be told from others."""
@@ -89,13 +92,14 @@ class Target(AbstractContextManager["Target"]):
     @cached_property
     def commit(self) -> str:
         """The commit of the checkout, or nothing outside of one."""
-        git = shutil.which("git")
-        if git is None:
-            return ""
-        done = subprocess.run(  # noqa: S603 - no shell, fixed arguments
-            [git, "-C", str(self.project), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
+        return git(self.project, "rev-parse", "HEAD") or ""
+
+    def changed_since(self, commit: str) -> list[str] | None:
+        """The files of the checkout's commit that differ from those of one that it comes from; None for any other."""
+        if not _COMMIT.fullmatch(commit) or git(self.project, "merge-base", "--is-ancestor", commit, "HEAD") is None:
+            return None
+        changed = git(self.project, "diff", "--name-only", "--no-renames", "-z", "--relative", commit, "HEAD")
+        return None if changed is None else [name for name in changed.split("\0") if name]
 
     @cached_property
     def kubectl(self) -> Kubectl:
@@ -113,6 +117,12 @@ class Target(AbstractContextManager["Target"]):
         if found is None:
             raise Broken(f"There is no {kind}/{name} in {self.namespace}.", {"missing": f"{kind}/{name}"})
         return found
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The images of the API, as its Deployment names them. Raises NotShown or Broken where there is none to ask."""
+        pod = self.object("deployment", "kgents-api")["spec"]["template"]["spec"]
+        return sorted(each["image"] for each in [*pod.get("initContainers", ()), *pod["containers"]])
 
     @cached_property
     def entrance(self) -> WayIn:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tarfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +57,15 @@ class Subject:
                 raise Broken(f"there are no files in {self.tree}", code="nothing")
             return folder
 
+    def image_digests(self) -> list[str]:
+        """The digests by which a registry would name the image: those of its manifests, and of its index's."""
+        if self.image is None:
+            return []
+        try:
+            return sorted(_digests(self.image))
+        except (OSError, ValueError, KeyError, TypeError, tarfile.TarError):
+            return []  # an archive of a form that has none
+
     def dockerfiles(self) -> list[Path]:
         """The tree's Dockerfiles, relative to it. Broken where there is none."""
         found = [
@@ -80,3 +92,24 @@ class Subject:
                     UV_PROJECT_ENVIRONMENT=str(folder),
                 )
             return folder
+
+
+def _digests(image: Path) -> Iterator[str]:
+    """Of an OCI layout, as a folder or an archive (https://github.com/opencontainers/image-spec)."""
+    waiting = ["index.json"]
+    while waiting:
+        for each in json.loads(_part(image, waiting.pop())).get("manifests", ()):
+            yield each["digest"]
+            if str(each.get("mediaType")).endswith((".index.v1+json", ".manifest.list.v2+json")):
+                waiting.append(f"blobs/{each['digest'].replace(':', '/')}")
+
+
+def _part(image: Path, name: str) -> bytes:
+    if image.is_dir():
+        return (image / name).read_bytes()
+    with tarfile.open(image) as archive:
+        for member in archive:
+            if member.isfile() and member.name.removeprefix("./") == name:
+                file = archive.extractfile(member)
+                return file.read() if file else b""
+    raise KeyError(name)

@@ -41,6 +41,9 @@ class Held:
     def delete(self, _kind: str, _namespace: str, name: str) -> None:
         self.deleted.append(name)
 
+    def restart(self, _namespace: str, _what: str) -> None:
+        pass
+
     def execute(self, *_: Any) -> Any:
         if not self.answers:
             raise Refused("no pod")
@@ -62,7 +65,7 @@ def workload(kind: str, name: str, ready: int = 2, wanted: int = 2) -> dict[str,
         "spec": {
             "replicas": wanted,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"image": "kgents@sha256:0"}]}},
         },
         "status": {"observedGeneration": 1, **counts},
     }
@@ -242,6 +245,32 @@ def test_a_load_that_broke_off_shows_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(installed, "tenant", lambda: Tenant("ten_1", "key"))
     with pytest.raises(NotShown, match=r"The load broke off: InvalidURL.*while a pod of the API was deleted"):
         disruptive.killed_pod(installed)
+
+
+@pytest.mark.parametrize(
+    ("check", "what"), [(disruptive.killed_pod, "was deleted"), (disruptive.rolling_restart, "were replaced")]
+)
+def test_a_request_that_failed_meanwhile_is_a_fail(
+    check: Callable[[Target], Found], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        sent, failed, lacking = 200, ["request 7: 502 Bad Gateway"], ""
+
+        def __init__(self, *_: Any, **_options: Any) -> None: ...
+        def __enter__(self) -> Failing:
+            return self
+
+        def __exit__(self, *_: Any) -> None: ...
+
+    monkeypatch.setattr(disruptive, "Steady", Failing)
+    monkeypatch.setattr(disruptive, "BEFORE", 0.0)
+    monkeypatch.setattr(disruptive, "AFTER", 0.0)
+    installed = target(installation())
+    installed.url = "http://here"
+    monkeypatch.setattr(installed, "tenant", lambda: Tenant("ten_1", "key"))
+    with pytest.raises(Broken, match=f"1 of 200 requests failed while .*{what}: request 7: 502") as raised:
+        check(installed)
+    assert raised.value.seen["images"] == ["kgents@sha256:0"]
 
 
 def test_a_gateways_ipv6_address_is_in_brackets() -> None:

@@ -20,8 +20,8 @@ TODAY = datetime.date(2023, 11, 14)  # where a ManualClock begins
 Outcome = Callable[[Target], Found]
 
 
-def holds(_: Target) -> Found:
-    return Found("as it should be", {"seen": 1})
+def holds(target: Target) -> Found:
+    return Found("as it should be", {"seen": 1, "images": target.images})
 
 
 def raising(error: Exception) -> Outcome:
@@ -39,6 +39,7 @@ class Case:
         self.ledger = Ledger(folder)
         self.waivers: dict[str, Waiver] = {}
         self.began: list[str] = []
+        self.images = ["kgents@sha256:0"]
 
     def run(self, *criteria: Criterion, only: tuple[str, ...] = (), disrupt: bool = False) -> dict[str, Result]:
         def tell(criterion: Criterion, result: Result | None) -> None:
@@ -46,7 +47,7 @@ class Case:
                 self.began.append(criterion.id)
 
         target = Target(self.clock, Path(), bytes, context="nowhere", url="http://here", disrupt=disrupt)
-        target.__dict__["name"], target.__dict__["commit"] = "here", "c0ffee"
+        target.__dict__.update(name="here", commit="c0ffee", images=self.images)
         graph = Graph((Track("A", "a"),), criteria)
         return Engine(graph, target, self.ledger, self.waivers, self.clock, tell).run(only)
 
@@ -132,6 +133,15 @@ def test_what_disrupted_counts_until_it_is_too_old(case: Case) -> None:
     old = case.run(breaking)["A1"]
     assert old.verdict is Verdict.UNKNOWN
     assert "96 hours old" in old.detail
+
+
+def test_what_disrupted_counts_for_the_images_that_it_was_shown_of(case: Case) -> None:
+    breaking = criterion("A1", disrupts=True)
+    case.run(breaking, disrupt=True)
+    case.images = ["kgents@sha256:1"]
+    found = case.run(breaking)["A1"]
+    assert found.verdict is Verdict.UNKNOWN
+    assert "other images" in found.detail
 
 
 def test_what_disrupted_counts_though_a_later_run_could_not_look(case: Case) -> None:

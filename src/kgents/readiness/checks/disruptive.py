@@ -39,12 +39,13 @@ def rolling_restart(target: Target) -> Found:
 
 
 def _under_load(target: Target, do: Callable[[], None], what: str) -> Found:
+    images = target.images
     with Steady(_way_in(target), target.tenant().key, rate=RATE) as load:
         time.sleep(BEFORE)
         do()
         _recovered(target)
         time.sleep(AFTER)
-    seen = {"sent": load.sent, "failed": len(load.failed), "first": load.failed[:3]}
+    seen = {"sent": load.sent, "failed": len(load.failed), "first": load.failed[:3], "images": images}
     if load.failed:
         raise Broken(f"{len(load.failed)} of {load.sent} requests failed while {what}: {load.failed[0]}.", seen)
     if load.lacking:
