@@ -59,7 +59,6 @@ def run(
     from kgents.readiness import waivers as of_waivers
     from kgents.readiness.criteria import GRAPH
     from kgents.readiness.engine import Engine
-    from kgents.readiness.ledger import Ledger
     from kgents.readiness.model import standing
     from kgents.readiness.target import Target
     from kgents.tenants.keys import parse_peppers
@@ -70,8 +69,7 @@ def run(
     waived = of_waivers.load(project / waivers)
     for name in waived:
         _check_name(name)
-    kept = Ledger(project / ledger)
-    kept.verify()
+    kept, _ = _verified(project, ledger)
     with (
         _telling(output) as tell,
         Target(
@@ -257,14 +255,20 @@ def render(
 
 @ready.command("verify")
 def verify(ledger: LedgerFolder = _LEDGER, project: Project = Path()) -> None:
-    """Check that no line of the ledger, and no evidence, was changed."""
-    from kgents.readiness.ledger import Ledger
-
-    kept = Ledger(project / ledger)
-    count = kept.verify()
+    """Check that no line of the ledger, and no evidence, was changed or taken out."""
+    kept, count = _verified(project, ledger)
     if not count:
         raise NotFound(f"{kept.path} has no line yet. Run: kgents ready")
     note(f"{count} lines, each as it was written")
+
+
+def _verified(project: Path, folder: Path) -> tuple[Ledger, int]:
+    """The ledger, which was verified, and how many lines it has. The checklist is of the one in the usual folder."""
+    from kgents.readiness.ledger import Ledger
+    from kgents.readiness.render import CHECKLIST, last_line
+
+    kept = Ledger(project / folder)
+    return kept, kept.verify(last_line(project / CHECKLIST) if folder == _LEDGER else "")
 
 
 def _latest(project: Path, folder: Path, waivers: Path, target: str) -> tuple[Ledger, str, dict[str, Result]]:
@@ -273,10 +277,8 @@ def _latest(project: Path, folder: Path, waivers: Path, target: str) -> tuple[Le
     from kgents.readiness import waivers as of_waivers
     from kgents.readiness.criteria import GRAPH
     from kgents.readiness.engine import aged, waived
-    from kgents.readiness.ledger import Ledger
 
-    kept, now = Ledger(project / folder), SystemClock().now()
-    kept.verify()
+    (kept, _), now = _verified(project, folder), SystemClock().now()
     names = [line["target"] for line in kept.lines() if line["kind"] == "result"]
     if not names or (target and target not in names):
         raise NotFound(f"{kept.path} has no result of {target or 'any installation'} yet. Run: kgents ready")

@@ -1,7 +1,7 @@
 """The ledger of all runs: one JSON object a line, only ever added to, each with the hash of the line before.
 
-A line that was changed, taken out or put in breaks the chain, and `verify` says where. Lines cut off at the end can't
-be seen from the ledger alone: the checklist names the last line's hash, and git keeps both.
+A line that was changed, taken out or put in breaks the chain, and `verify` says where. Lines cut off at the end break
+none: what was committed has to be there still, and the line that the checklist names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from kgents.clock import from_rfc3339, to_rfc3339
 from kgents.errors import Unprocessable
+from kgents.readiness.checkout import git
 from kgents.readiness.model import Result, Verdict
 
 START = 64 * "0"
@@ -151,11 +152,11 @@ class Ledger:
             if line["kind"] == "result" and line["target"] == target and line["verdict"] not in but
         }
 
-    def verify(self) -> int:
-        """Check the chain and the hash of all that was kept; answers the number of lines. Raises Unprocessable that
-        says what is wrong with which line.
+    def verify(self, known: str = "") -> int:
+        """Check the chain, the hash of all that was kept, and that neither what was committed nor the line with the
+        hash `known` is gone; answers the number of lines. Raises Unprocessable that says what is wrong with which line.
         """
-        before, number = START, 0
+        before, number, hashes = START, 0, {""}
         for number, line in enumerate(self._lines(), 1):
             if line["before"] != before:
                 raise _broken(self.path, number, "does not follow the line before it")
@@ -164,7 +165,20 @@ class Ledger:
                 raise _broken(self.path, number, "was changed")
             if line.get("evidence"):
                 self._check_seen(line["evidence"], number)
+            hashes.add(before)
+        if not self._begins_as_committed():
+            raise _broken(self.path, number, "is the last, and what was committed goes on or is another")
+        if known not in hashes:
+            raise _broken(self.path, number, f"is the last, and the checklist names one that is not there, {known}")
         return number
+
+    def _begins_as_committed(self) -> bool:
+        path = self.path.absolute()
+        folder = next(each for each in path.parents if each.is_dir())
+        committed = git(folder, "show", f"HEAD:./{path.relative_to(folder)}")
+        if committed is None:
+            return True
+        return path.exists() and path.read_bytes().startswith(committed.encode(errors="surrogateescape"))
 
     def _check_seen(self, hash_: str, number: int) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ TITLE = "Production checklist"
 HEAD = """Written by `kgents ready render`; never edit it by hand. Each line is a check that ran, and `kgents ready`
 runs it again. What could not be checked is **unknown**, and unknown is no pass. `kgents ready explain A3` says what a
 criterion checks and how to mend it. The evidence is in `evidence/ready`, each piece named by its hash."""
+CHECKLIST = Path("docs/saas/production-checklist.md")
+LAST = "last line of the ledger"
 NEVER = "It was never checked here."
 
 
@@ -80,8 +83,15 @@ def _facts(page: Page) -> list[tuple[str, str]]:
     return [
         ("installation", f"`{page.target}` (its cluster's id and namespace, or its address)"),
         ("rendered", _minute(page.time)),
-        ("last line of the ledger", f"`{page.last}`"),
+        (LAST, f"`{page.last}`"),
     ]
+
+
+def last_line(checklist: Path) -> str:
+    """The hash of the ledger's last line when a checklist was rendered; nothing where there is no checklist."""
+    text = checklist.read_text(errors="replace") if checklist.exists() else ""
+    found = re.search(f"^- {LAST}: `([0-9a-f]+)`$", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _seen(result: Result) -> str:

@@ -35,6 +35,20 @@ def test_a_ledger_without_a_line_is_not_verified(stranger: Cli, tmp_path: Path, 
     assert "has no line yet" in stranger("ready", "verify", "--ledger", tmp_path / "none").complaint
 
 
+@pytest.mark.parametrize("command", [(), ("plan",), ("render",), ("verify",)])
+def test_a_ledger_without_the_line_that_the_checklist_names_is_not_read(
+    stranger: Cli, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    kept, checklist = Ledger(tmp_path / "evidence" / "ready"), Path("docs/saas/production-checklist.md")
+    for verdict in (Verdict.PASS, Verdict.FAIL):
+        kept.result(Result("A1", verdict, "", NOW, ""), NOW, "here", "run")
+    rendered = stranger("ready", "render", "--project", tmp_path, "--markdown", tmp_path / checklist)
+    assert rendered.status == 0
+    kept.path.write_text(kept.path.read_text().splitlines(keepends=True)[0])
+    complaint = stranger("ready", *command, "--project", tmp_path).complaint
+    assert "line 1: it is the last, and the checklist names one that is not there" in complaint
+
+
 @pytest.mark.parametrize("command", ["plan", "render", "verify"])
 @pytest.mark.parametrize("line", ['{"hash": "a", "before": "b"}', '{"kind": "result", "hash": "a", "before": "b"}'])
 def test_a_ledger_that_was_changed_is_not_read(stranger: Cli, folder: Path, command: str, line: str) -> None:

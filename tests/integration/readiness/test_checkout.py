@@ -1,4 +1,4 @@
-"""What counts as the checkout's: commits that HEAD comes from, with what has changed since."""
+"""What git knows of the evidence: commits that HEAD comes from, and the ledger's lines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from kgents.clock import SystemClock
+from kgents.errors import Unprocessable
+from kgents.readiness.ledger import Ledger
+from kgents.readiness.model import Result, Verdict
 from kgents.readiness.target import Target
 
 
@@ -53,3 +56,39 @@ def test_other_commits_are_none_of_it(checkout: Path) -> None:
 
 def test_outside_of_a_checkout_there_is_no_history(tmp_path: Path) -> None:
     assert since(tmp_path, 40 * "0") is None
+
+
+def ledger(checkout: Path) -> Ledger:
+    """One with a pass that became a fail, committed."""
+    kept = Ledger(checkout / "evidence" / "ready")
+    for verdict in (Verdict.PASS, Verdict.FAIL):
+        kept.result(Result("A1", verdict, "é", 0, ""), 0, "here", "run")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "--message=test")
+    return kept
+
+
+def test_a_ledger_goes_on_from_what_was_committed(checkout: Path) -> None:
+    kept = ledger(checkout)
+    assert kept.verify() == 2
+    kept.result(Result("A1", Verdict.PASS, "", 0, ""), 0, "here", "run")
+    assert kept.verify() == 3
+
+
+def test_a_line_that_was_committed_and_cut_off_is_seen(checkout: Path) -> None:
+    kept = ledger(checkout)
+    first = kept.path.read_bytes().splitlines(keepends=True)[0]
+    kept.path.write_bytes(first)
+    with pytest.raises(Unprocessable, match="line 1: it is the last, and what was committed goes on"):
+        kept.verify()
+    kept.result(Result("A1", Verdict.PASS, "", 0, ""), 0, "here", "run")
+    with pytest.raises(Unprocessable, match="line 2: it is the last, and what was committed goes on"):
+        kept.verify()
+
+
+@pytest.mark.parametrize("gone", ["evidence/ready/ledger.jsonl", "evidence/ready", "evidence"])
+def test_a_ledger_that_was_committed_and_is_gone_is_seen(checkout: Path, gone: str) -> None:
+    kept = ledger(checkout)
+    (checkout / gone).rename(checkout / "elsewhere")
+    with pytest.raises(Unprocessable, match="what was committed"):
+        kept.verify()
