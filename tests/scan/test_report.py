@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kgents.clock import ManualClock, from_rfc3339
+from kgents.clock import ManualClock, from_rfc3339, to_datetime
 from kgents.scan.exceptions import FILE, load
 from kgents.scan.model import Verdict
 from kgents.scan.service import Report, scan
@@ -47,7 +47,8 @@ def clock() -> ManualClock:
 def scanned(tree: Path, clock: ManualClock, *only: str, allow_unknown: bool = False, osv: str = "") -> Report:
     (work := tree.parent / "work").mkdir()
     subject = Subject(tree, work, Toolbox.usual(), clock.now(), osv=osv)
-    return scan(subject, load(tree), clock=clock, only=only, allow_unknown=allow_unknown)
+    accepted = load(tree, to_datetime(clock.now()).date())
+    return scan(subject, accepted, clock=clock, only=only, allow_unknown=allow_unknown)
 
 
 def put_trivy(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

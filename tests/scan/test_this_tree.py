@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kgents.clock import SystemClock
+from kgents.clock import SystemClock, to_datetime
 from kgents.scan.exceptions import load
 from kgents.scan.service import Report, scan
 from kgents.scan.subject import Subject
@@ -30,7 +30,7 @@ def report(work: Path) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{kubectl().parent}:{os.environ['PATH']}")
         subject = Subject(ROOT, work, Toolbox.usual(), clock.now(), image=planted.write_oci_layout(work / "image"))
-        return scan(subject, load(ROOT), clock=clock, only=OFFLINE)
+        return scan(subject, load(ROOT, to_datetime(clock.now()).date()), clock=clock, only=OFFLINE)
 
 
 def test_every_scanner_passes(report: Report) -> None:

@@ -66,7 +66,7 @@ def run(
     for name in only or ():
         _check_name(name)
     clock = SystemClock()
-    waived = of_waivers.load(project / waivers)
+    waived = of_waivers.load(project / waivers, clock.now())
     for name in waived:
         _check_name(name)
     kept, _ = _verified(project, ledger)
@@ -283,7 +283,7 @@ def _latest(project: Path, folder: Path, waivers: Path, target: str) -> tuple[Le
     if not names or (target and target not in names):
         raise NotFound(f"{kept.path} has no result of {target or 'any installation'} yet. Run: kgents ready")
     name = target or names[-1]
-    known = of_waivers.load(project / waivers)
+    known = of_waivers.load(project / waivers, now)
     found = {
         each.id: waived(aged(each, result, now), known, now)
         for each in GRAPH.criteria

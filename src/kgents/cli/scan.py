@@ -54,7 +54,7 @@ def run(
     import shutil
     import tempfile
 
-    from kgents.clock import SystemClock
+    from kgents.clock import SystemClock, to_datetime
     from kgents.scan import exceptions, service
     from kgents.scan.subject import Subject
     from kgents.scan.toolbox import Toolbox
@@ -64,8 +64,8 @@ def run(
         raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(service.SCANNERS)}", param_hint="--only")
     if report is not None:
         make_folder(report)  # now, and not when all scanners have run
-    accepted = exceptions.load(tree)
     clock = SystemClock()
+    accepted = exceptions.load(tree, to_datetime(clock.now()).date())
     with tempfile.TemporaryDirectory(prefix="kgents-scan-") as work:
         subject = Subject(
             tree.resolve(), Path(work), Toolbox.usual(), clock.now(), image=image, osv=osv_db, environment=environment
@@ -107,7 +107,8 @@ def vex(
     from kgents.scan.vex import document
 
     now = SystemClock().now()
-    accepted = [each for each in exceptions.load(tree) if not each.expired(to_datetime(now).date())]
+    today = to_datetime(now).date()
+    accepted = [each for each in exceptions.load(tree, today) if not each.expired(today)]
     if not accepted:
         raise Unprocessable("There are no exceptions to export, and OpenVEX has no empty document.", code="vex")
     text = json.dumps(document(accepted, product=f"pkg:pypi/kgents@{kgents.__version__}", now=now), indent=2) + "\n"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from kgents.clock import to_datetime
 from kgents.errors import Unprocessable
+
+LONGEST = timedelta(days=400)
+"""How long somebody answers for something without looking again; as for exceptions of `kgents scan`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Waiver:
         return to_datetime(now).date() <= self.until
 
 
-def load(path: Path) -> dict[str, Waiver]:
+def load(path: Path, now: int) -> dict[str, Waiver]:
     """The waivers of a file, by criterion; none where there is no file. Raises Unprocessable."""
     if not path.exists():
         return {}
@@ -39,6 +42,8 @@ def load(path: Path) -> dict[str, Waiver]:
     for each in found:
         if not isinstance(each.until, date) or isinstance(each.until, datetime):
             raise _malformed(path, f"until of {each.criterion} must be a day, such as 2026-12-31")
+        if each.until > to_datetime(now).date() + LONGEST:
+            raise _malformed(path, f"{each.criterion} is waived until {each.until}, for more than {LONGEST.days} days")
         if not all(isinstance(text, str) and text.strip() for text in (each.criterion, each.reason, each.owner)):
             raise _malformed(path, f"{each.criterion or 'a waiver'} lacks a reason or an owner")
     if len({each.criterion for each in found}) != len(found):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ JUSTIFICATIONS = (
     "inline_mitigations_already_exist",
 )
 """OpenVEX's words (https://github.com/openvex/spec)."""
+LONGEST = timedelta(days=400)
+"""How long somebody answers for something without looking again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,10 @@ class Sorted:
         return [finding for finding, accepted in self.findings if accepted is None and finding.severity.blocks]
 
 
-def load(tree: Path) -> list[Acceptance]:
-    """The exceptions of a tree; none without the file. Raises Unprocessable for one that is not complete."""
+def load(tree: Path, today: date) -> list[Acceptance]:
+    """The exceptions of a tree; none without the file. Raises Unprocessable for one that is not complete, or has no end
+    that is near enough.
+    """
     path = tree / FILE
     if not path.is_file():
         return []
@@ -84,7 +88,7 @@ def load(tree: Path) -> list[Acceptance]:
     entries = document.pop("exception", [])
     if document or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unprocessable(f"{path} may hold nothing but [[exception]] tables.", code="exceptions")
-    return [_acceptance(path, number, entry) for number, entry in enumerate(entries, 1)]
+    return [_acceptance(path, number, entry, today) for number, entry in enumerate(entries, 1)]
 
 
 def sort(findings: Iterable[Finding], accepted: Sequence[Acceptance], today: date, blind: Collection[str]) -> Sorted:
@@ -97,7 +101,7 @@ def sort(findings: Iterable[Finding], accepted: Sequence[Acceptance], today: dat
     return Sorted(pairs, [each for each in accepted if each.expired(today)], unused)
 
 
-def _acceptance(path: Path, number: int, entry: Mapping[str, Any]) -> Acceptance:
+def _acceptance(path: Path, number: int, entry: Mapping[str, Any], today: date) -> Acceptance:
     def refused(why: str) -> Unprocessable:
         named = f"the exception for {entry['rule']}" if entry.get("rule") else f"exception {number}"
         return Unprocessable(f"{path}: {named} {why}.", code="exceptions")
@@ -110,6 +114,8 @@ def _acceptance(path: Path, number: int, entry: Mapping[str, Any]) -> Acceptance
         raise refused(f"has {', '.join(unknown)}, which means nothing here")
     if type(entry["until"]) is not date:
         raise refused("needs a day as its end, without quotes, such as until = 2027-01-31")
+    if entry["until"] > today + LONGEST:
+        raise refused(f"ends on {entry['until']}, and may hold for {LONGEST.days} days at most")
     words = {name: value for name, value in entry.items() if name != "until"}
     if not all(isinstance(value, str) for value in words.values()):
         raise refused("has a value that is no text")

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from kgents.clock import from_rfc3339
 from kgents.errors import Unprocessable
 from kgents.readiness import render, waivers
 from kgents.readiness.criteria import GRAPH
@@ -91,6 +92,7 @@ def test_what_is_waived_is_done() -> None:
 
 
 GOOD = {"criterion": '"A5"', "reason": '"Kong comes later"', "owner": '"ops"', "until": "2026-12-31"}
+TODAY = from_rfc3339("2026-11-26T00:00:00Z")
 
 
 def waiver_file(folder: Path, **fields: str) -> Path:
@@ -100,8 +102,8 @@ def waiver_file(folder: Path, **fields: str) -> Path:
 
 
 def test_waivers_are_read(tmp_path: Path) -> None:
-    assert waivers.load(waiver_file(tmp_path))["A5"].owner == "ops"
-    assert waivers.load(tmp_path / "none.toml") == {}
+    assert waivers.load(waiver_file(tmp_path), TODAY)["A5"].owner == "ops"
+    assert waivers.load(tmp_path / "none.toml", TODAY) == {}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_waivers_are_read(tmp_path: Path) -> None:
 )
 def test_a_waiver_without_reason_owner_or_end_is_refused(tmp_path: Path, fields: dict[str, str]) -> None:
     with pytest.raises(Unprocessable, match=r"waivers\.toml"):
-        waivers.load(waiver_file(tmp_path, **fields))
+        waivers.load(waiver_file(tmp_path, **fields), TODAY)
 
 
 def test_evidence_is_kept_in_one_form(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kgents.errors import Unprocessable
-from kgents.scan.exceptions import FILE, Acceptance, load, sort
+from kgents.scan.exceptions import FILE, LONGEST, Acceptance, load, sort
 from kgents.scan.model import Finding, Severity
 
 TODAY = date(2026, 11, 26)
@@ -48,17 +48,21 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
     (path := tmp_path / FILE).parent.mkdir()
     path.write_text(text)
     with pytest.raises(Unprocessable, match=r"nothing but \[\[exception\]\] tables"):
-        load(tmp_path)
+        load(tmp_path, TODAY)
 
 
 def test_one_covers_an_advisory_by_any_of_its_names_through_its_last_day(tmp_path: Path) -> None:
-    found = sort([FINDING], load(written(tmp_path)), TODAY, [])
+    found = sort([FINDING], load(written(tmp_path), TODAY), TODAY, [])
     assert found.open == []
     assert found.expired == []
 
 
+def test_one_may_hold_for_400_days(tmp_path: Path) -> None:
+    assert load(written(tmp_path, until="2027-12-31"), TODAY)[0].until == TODAY + LONGEST
+
+
 def test_an_expired_one_covers_nothing_and_is_named(tmp_path: Path) -> None:
-    found = sort([FINDING], load(written(tmp_path)), date(2026, 11, 27), [])
+    found = sort([FINDING], load(written(tmp_path), TODAY), date(2026, 11, 27), [])
     assert found.open == [FINDING]
     assert [each.rule for each in found.expired] == ["CVE-2019-10906"]
 
@@ -83,13 +87,13 @@ def test_what_is_less_than_high_needs_none() -> None:
 
 
 def test_a_tree_without_the_file_accepts_nothing(tmp_path: Path) -> None:
-    assert load(tmp_path) == []
+    assert load(tmp_path, TODAY) == []
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_one_that_lacks_something_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(Unprocessable, match=f"has no {name}"):
-        load(written(tmp_path, **{name: ""}))
+        load(written(tmp_path, **{name: ""}), TODAY)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,8 @@ def test_one_that_lacks_something_is_refused(tmp_path: Path, name: str) -> None:
     [
         ({"until": '"2026-11-26"'}, "without quotes"),
         ({"until": "2026-11-26T00:00:00Z"}, "without quotes"),
+        ({"until": "2028-01-01"}, "400 days at most"),
+        ({"until": "9999-12-31"}, "400 days at most"),
         ({"reason": '" "', "owner": '""'}, "has no owner"),
         ({"reason": "3"}, "no text"),
         ({"ticket": '"x"'}, "ticket, which means nothing"),
@@ -106,4 +112,4 @@ def test_one_that_lacks_something_is_refused(tmp_path: Path, name: str) -> None:
 )
 def test_one_that_is_malformed_is_refused(tmp_path: Path, changed: dict[str, str], said: str) -> None:
     with pytest.raises(Unprocessable, match=said):
-        load(written(tmp_path, **changed))
+        load(written(tmp_path, **changed), TODAY)
