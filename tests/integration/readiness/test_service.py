@@ -71,6 +71,20 @@ def test_a_meter_that_counts_twice_is_seen(up: Up) -> None:
         service.event_is_metered(target)
 
 
+def test_a_second_count_that_comes_later_is_seen(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "AGAIN", 0.1)
+    asked: list[str] = []
+
+    def late(request: Asked) -> Reply:
+        asked.append(request.path)
+        value = 0 if len(asked) <= 3 else 1 if "/runs/" in request.path else 4
+        return Reply(200, {"data": [{"value": value * (2 if len(asked) > 6 else 1)}]})
+
+    with replying(late) as wrong, target_of(up, meter=wrong) as target, pytest.raises(Broken, match="'runs': 2"):
+        service.event_is_metered(target)
+    assert len(asked) == 9
+
+
 def test_a_meter_that_is_not_there_shows_nothing(up: Up) -> None:
     with target_of(up, meter="http://127.0.0.1:9") as target, pytest.raises(NotShown):
         service.event_is_metered(target)

@@ -18,6 +18,7 @@ from kgents.readiness.target import Target, answer, client
 
 COUNTED_WITHIN = 30.0  # seconds from an answer until the meter has counted it
 LOOK = 0.5
+AGAIN = 5.0  # seconds in which a second count of an event would come
 CERTIFICATE_LEFT = 14 * 86_400  # seconds; cert-manager renews a certificate of 90 days when 30 are left
 MUST = ("sql", "nats", "meter")
 
@@ -86,10 +87,15 @@ def event_is_metered(target: Target) -> Found:
         used = answer(http, "POST", "/v1/chat/completions", body)["usage"]
     wanted = {"runs": 1, "input_tokens": used["prompt_tokens"], "output_tokens": used["completion_tokens"]}
     deadline = time.monotonic() + COUNTED_WITHIN
+    looked_again = False
     while True:
         now = _metered(target, tenant.id)
         seen = {name: now[name] - before[name] for name in wanted}
         facts = {"tenant": tenant.id, "answered": wanted, "metered": seen}
+        if seen == wanted and not looked_again:
+            looked_again = True
+            time.sleep(AGAIN)  # a duplicate may be on its way
+            continue
         if seen == wanted:
             return Found(
                 f"The meter counted {seen['input_tokens']} and {seen['output_tokens']} tokens of one run.", facts
