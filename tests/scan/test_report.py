@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.scan import planted
 from tests.support.cli import Cli
 
 DAY = 86_400
+NEXT_YEAR = (datetime.now(UTC) + timedelta(days=300)).date().isoformat()
 EXCEPTION = """[[exception]]
 scanner = "hadolint"
 rule = "DL3004"
@@ -258,7 +260,7 @@ def test_the_report_names_what_it_was_not_of_by_default(
 
 
 def test_the_command_passes_with_an_exception_that_holds(tree: Path, tmp_path: Path) -> None:
-    with_exception(tree, EXCEPTION.replace("2026-11-26", "9999-12-31"))
+    with_exception(tree, EXCEPTION.replace("2026-11-26", NEXT_YEAR))
     done = Cli(tmp_path)("scan", "--tree", tree, "--only", "hadolint", "-o", "yaml")
 
     assert done.status == 0
@@ -275,7 +277,7 @@ def test_the_command_fails_without_the_bills_that_it_was_asked_for(tree: Path, t
 
 
 def test_the_command_exports_the_exceptions_that_hold(tree: Path, tmp_path: Path) -> None:
-    with_exception(tree, EXCEPTION.replace("2026-11-26", "9999-12-31") + EXCEPTION.replace("2026-11-26", "2000-01-01"))
+    with_exception(tree, EXCEPTION.replace("2026-11-26", NEXT_YEAR) + EXCEPTION.replace("2026-11-26", "2000-01-01"))
     done = Cli(tmp_path)("scan", "vex", "--tree", tree)
 
     assert done.status == 0
