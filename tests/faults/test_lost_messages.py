@@ -71,6 +71,7 @@ def test_runs_whose_messages_are_lost_are_ended(tmp_path: Path, dialect: str) ->
     assert set(reserved.values()) == {0}
 
 
+@pytest.mark.full
 def test_without_a_second_message_they_stay_queued(tmp_path: Path) -> None:
     with running("sqlite", tmp_path / "data", control="no second message") as system, tenant_of(system.up) as tenant:
         waiting = _lose(system, tenant)
