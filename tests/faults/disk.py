@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 from tests.support.tools import left_out
 from tests.support.waiting import wait_until
 
+REFILL = 0.05  # seconds
 SIZE = 1024**3  # bytes; the file is sparse
 
 
@@ -103,14 +105,23 @@ class SmallDisk:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Nobody finds room on it for a while."""
-        ballast = self.path / "ballast"
+        """Nobody finds room on it for a while; what a store frees meanwhile, as of its log, is taken."""
+        ballast, ended = self.path / "ballast", threading.Event()
+
+        def fill() -> None:
+            with ballast.open("wb", buffering=0) as file:
+                while not ended.wait(REFILL):
+                    with suppress(OSError):
+                        while True:
+                            file.write(bytes(65536))
+
+        filling = threading.Thread(target=fill, name="ballast")
+        filling.start()
         try:
-            with ballast.open("wb", buffering=0) as file, suppress(OSError):
-                while True:
-                    file.write(bytes(65536))
             yield
         finally:
+            ended.set()
+            filling.join()
             ballast.unlink()
 
 

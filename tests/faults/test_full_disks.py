@@ -109,12 +109,15 @@ def test_a_relay_that_does_not_wait_for_acknowledgements_is_found_out(tmp_path: 
 
 def _is_felt(up: Up, tells: Callable[[Mapping[str, Any], float], bool], usual: float) -> bool:
     """Whether the health page tells of a full disk in time. A store may have room of its own for a while."""
-    ended = time.monotonic() + FELT_WITHIN
-    while time.monotonic() < ended:
+
+    def told() -> bool:
         with suppress(httpx2.HTTPError):
-            if tells(up.health()["components"], usual):
-                return True
-        time.sleep(0.2)
+            return tells(up.health()["components"], usual)
+        return False
+
+    with suppress(TimeoutError):
+        wait_until(told, seconds=FELT_WITHIN)
+        return True
     return False
 
 

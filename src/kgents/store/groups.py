@@ -24,7 +24,7 @@ without it, the next group is small, costs nearly as much as a large one, and ta
 have been in it. A caller who is alone never waits.
 """
 TRIES = 3  # of an item whose transaction collides with another
-RECENT = 10.0  # seconds for which a group that was not kept says something of the database
+RECENT = 3.0  # seconds for which a group that was not kept says something of the database: it may be back by then
 
 
 @dataclass(slots=True)
@@ -36,21 +36,25 @@ class Waiting:
     future: asyncio.Future[Any]
 
 
-class LastGroup:
-    """What became of the group that was committed last."""
+class LastGroups:
+    """What became of the last group of each kind of operation: on a full disk one may find room, and another not."""
 
     def __init__(self) -> None:
-        self._failure: BaseException | None = None
-        self._ended = 0.0
+        self._failures: dict[type, tuple[BaseException, float]] = {}
 
-    def ended(self, results: Sequence[Any]) -> None:
+    def ended(self, group: Sequence[Waiting], results: Sequence[Any]) -> None:
         """Take note of a group's results."""
-        self._failure = results[-1] if ended_by_outage(results) else None
-        self._ended = time.monotonic()
+        failed = ended_by_outage(results)
+        for kind in {type(waiting.op) for waiting in group}:
+            if failed:
+                self._failures[kind] = results[-1], time.monotonic()
+            else:
+                self._failures.pop(kind, None)
 
     def failure(self) -> BaseException | None:
-        """Why the database did not keep it, where it did not, and no more than RECENT seconds ago."""
-        return self._failure if time.monotonic() - self._ended < RECENT else None
+        """Why the database did not keep one of them, where it did not, and no more than RECENT seconds ago."""
+        since = time.monotonic() - RECENT
+        return next((error for error, ended in tuple(self._failures.values()) if ended > since), None)
 
 
 def run_group(connection: Connection, group: Sequence[Waiting]) -> list[Any]:

@@ -95,8 +95,8 @@ class Store(Protocol):
         ...
 
     def failing(self) -> BaseException | None:
-        """Why the group of `submit` that ended last was not kept, where the database was away or its disk full, and
-        that was within the last seconds.
+        """Why the last group of some kind of `submit`'s operations was not kept, where the database was away or its
+        disk full, and that was within the last seconds.
         """
         ...
 

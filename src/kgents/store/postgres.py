@@ -16,7 +16,7 @@ from kgents.store.failures import Unconfirmed, draining, guard, is_outage
 from kgents.store.groups import (
     GATHER,
     MAX_GROUP,
-    LastGroup,
+    LastGroups,
     Waiting,
     by_operation,
     ended_by_outage,
@@ -73,7 +73,7 @@ class PostgresStore:
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
         self._lanes: list[asyncio.Task[None]] = []
         self._closed = False
-        self._last = LastGroup()
+        self._last = LastGroups()
 
     async def read(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
         if self._closed:
@@ -141,7 +141,7 @@ class PostgresStore:
                 started = perf_counter()
                 results = await self._commit(part)
                 self._observe(len(part), perf_counter() - started)
-                self._last.ended(results)
+                self._last.ended(part, results)
                 settle(part, results)
             for _ in group:
                 self._queue.task_done()

@@ -21,7 +21,7 @@ from kgents.store.failures import draining, guard, is_busy, is_outage
 from kgents.store.groups import (
     GATHER,
     MAX_GROUP,
-    LastGroup,
+    LastGroups,
     Waiting,
     ended_by_outage,
     halves,
@@ -56,7 +56,7 @@ class SqliteStore:
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._checkpointer = checkpoint.Checkpointer(url.database or "")
         self._readers = ThreadPoolExecutor(READERS, "sqlite-read")
-        self._last = LastGroup()
+        self._last = LastGroups()
         self._thread = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
         self._thread.start()
         self._closed = False
@@ -110,7 +110,7 @@ class SqliteStore:
             started = time.perf_counter()
             results = self._commit(group)
             self._observe(len(group), time.perf_counter() - started)
-            self._last.ended(results)
+            self._last.ended(group, results)
             settle_soon(group, results)
             self._checkpointer.committed()
             if last:
