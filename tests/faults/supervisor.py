@@ -43,14 +43,7 @@ class Supervisor:
     def kill(self, *names: str) -> None:
         """SIGKILL the processes. One that is being started again is waited for: each kill is that of a process."""
         for name in names:
-            wait_until(lambda name=name: self._kill(name), seconds=30, what=f"there is another {name} to kill")
-
-    def _kill(self, name: str) -> bool:
-        pid = self.up.pid(name)
-        if pid == self._killed.get(name) or not kill(pid):
-            return False
-        self._killed[name] = pid
-        return True
+            self._killed[name] = _signal(self.up, name, signal.SIGKILL, but=self._killed.get(name, 0))
 
     @contextmanager
     def frozen(self, *names: str) -> Iterator[None]:
@@ -75,9 +68,9 @@ class Supervisor:
             time.sleep(0.05)
         with self.up.meter() as meter:
             rates = Metered(meter, self._tenant)
-            while rates.look() < HEALED * self.usual:
+            while (rate := rates.look()) < HEALED * self.usual:
                 if time.monotonic() - began > within:
-                    self.late.append(f"round {self._rounds}: {rates.last:.0f}/s metered {within:g} s after the fault")
+                    self.late.append(f"round {self._rounds}: {rate:.0f}/s metered {within:g} s after the fault")
                     return
                 time.sleep(0.1)
         self._slowest = max(self._slowest, time.monotonic() - began)
@@ -105,7 +98,6 @@ class Metered:
         self._meter = meter
         self._tenant = tenant
         self._seen: list[tuple[float, int]] = []
-        self.last = 0.0
 
     def look(self) -> float:
         """Runs a second now; 0 while the meter does not answer, or nothing can be said yet."""
@@ -114,13 +106,11 @@ class Metered:
             found = sum(row["value"] for row in answer.raise_for_status().json()["data"])
         except httpx2.HTTPError:
             self._seen = []
-            self.last = 0.0
             return 0.0
         now = time.monotonic()
         self._seen = [*(seen for seen in self._seen if seen[0] > now - SPAN), (now, found)]
         moment, before = self._seen[0]
-        self.last = (found - before) / (now - moment) if now - moment > SPAN / 2 else 0.0
-        return self.last
+        return (found - before) / (now - moment) if now - moment > SPAN / 2 else 0.0
 
 
 @contextmanager
@@ -128,18 +118,29 @@ def frozen(up: Up, *names: str) -> Iterator[list[int]]:
     """Stop processes for a while (SIGSTOP, SIGCONT). One that is being started again is waited for."""
     pids: list[int] = []
     try:
-        for name in names:
-            wait_until(lambda name=name: _send(up.pid(name), signal.SIGSTOP), seconds=30, what=f"there is a {name}")
-            pids.append(up.pid(name))
+        pids.extend(_signal(up, name, signal.SIGSTOP) for name in names)
         yield pids
     finally:
         for pid in pids:
             _send(pid, signal.SIGCONT)
 
 
-def kill(pid: int) -> bool:
-    """SIGKILL; answers whether there was such a process."""
-    return _send(pid, signal.SIGKILL)
+def kill(pid: int) -> None:
+    """SIGKILL, also to a process that is dead."""
+    _send(pid, signal.SIGKILL)
+
+
+def _signal(up: Up, name: str, number: signal.Signals, *, but: int = 0) -> int:
+    """Send a signal to a process as soon as there is one, other than that of the pid `but`; answers its pid."""
+    pid = 0
+
+    def taken() -> bool:
+        nonlocal pid
+        pid = up.pid(name)
+        return pid != but and _send(pid, number)
+
+    wait_until(taken, seconds=30, what=f"there is a process {name}")
+    return pid
 
 
 def _send(pid: int, number: int) -> bool:

@@ -336,13 +336,7 @@ TWO_CALLS = '/call calculator {"expression": "6*7"}\n/call calculator {"expressi
 
 
 async def test_tool_calls_that_were_begun_when_their_run_is_cancelled_are_metered(process, monkeypatch):
-    begun: list[str] = []
-
-    async def call(_toolbox, name, _args):
-        begun.append(name)
-        return await asyncio.Event().wait() if len(begun) == 2 else "42"
-
-    monkeypatch.setattr(Toolbox, "call", call)
+    begun = _hang_in_the_second_tool_call(monkeypatch)
     async with running(process.worker):
         run_id = await process.queue(TWO_CALLS)
         await eventually(lambda: len(begun) == 2, what="the second call is under way")
@@ -712,13 +706,7 @@ class TestHandover:
         assert await self.metered(process, ledger, run_id) == (twice.used, {True})
 
     async def test_its_tool_calls_are_metered_too(self, process, ledger, monkeypatch):
-        begun: list[str] = []
-
-        async def call(_toolbox, name, _args):
-            begun.append(name)
-            return await asyncio.Event().wait() if len(begun) == 2 else "42"
-
-        monkeypatch.setattr(Toolbox, "call", call)
+        begun = _hang_in_the_second_tool_call(monkeypatch)
         async with running(process.worker):
             run_id = await self.queued(process, TWO_CALLS)
             await eventually(lambda: len(begun) == 2, what="the second call is under way")
@@ -733,6 +721,18 @@ class TestHandover:
 
 def _refuse(*_: object) -> None:
     raise Unprocessable("There is no such model here.")
+
+
+def _hang_in_the_second_tool_call(monkeypatch) -> list[str]:
+    """The second call of a tool does not end; answers the names of those that were begun, which grow."""
+    begun: list[str] = []
+
+    async def call(_toolbox, name, _args):
+        begun.append(name)
+        return await asyncio.Event().wait() if len(begun) == 2 else "42"
+
+    monkeypatch.setattr(Toolbox, "call", call)
+    return begun
 
 
 def _hold_up_steps(monkeypatch) -> asyncio.Event:
