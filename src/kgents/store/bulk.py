@@ -160,14 +160,7 @@ class Lookup:
             raise translated(text, error) from error
 
     def _compile(self, dialect: sa.Dialect) -> str:
-        statement = self._select
-        for name, column in self._lists.items():
-            if dialect.name == "sqlite":
-                among: sa.Select[Any] = sa.select(sa.column("value")).select_from(sa.func.json_each(sa.bindparam(name)))
-                statement = statement.where(column.in_(among))
-            else:
-                array: sa.ColumnElement[Any] = sa.bindparam(name, type_=postgresql.ARRAY(sa.Text))
-                statement = statement.where(column == sa.any_(array))
+        statement = self._select.where(*(_among(dialect, column, name) for name, column in self._lists.items()))
         if self._lock:
             statement = statement.with_for_update()
         if dialect.name == "sqlite":
@@ -175,3 +168,34 @@ class Lookup:
             statement = sa.select(sa.func.json_group_array(sa.func.json_array(*statement.subquery().c)))
         text = self._texts[dialect.name] = str(statement.compile(dialect=dialect))
         return text
+
+
+class Removal:
+    """A DELETE of the rows whose column (of text or integers) is among the values of a list."""
+
+    def __init__(self, column: sa.Column[Any]) -> None:
+        self._column = column
+        self._texts: dict[str, str] = {}
+
+    def __call__(self, connection: Connection, values: Sequence[Any]) -> None:
+        """Delete them. Raises what SQLAlchemy raises."""
+        dialect = connection.dialect
+        text = self._texts.get(dialect.name)
+        if text is None:
+            statement = sa.delete(self._column.table).where(_among(dialect, self._column, "values"))
+            text = self._texts[dialect.name] = str(statement.compile(dialect=dialect))
+        if dialect.name != "sqlite":
+            connection.exec_driver_sql(text, (list(values),))
+            return
+        try:
+            driver_of(connection).execute(text, [orjson.dumps(values).decode()])
+        except sqlite3.Error as error:
+            raise translated(text, error) from error
+
+
+def _among(dialect: sa.Dialect, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+    """That the column is one of the values of the list that is bound to `name`."""
+    if dialect.name == "sqlite":
+        return column.in_(sa.select(sa.column("value")).select_from(sa.func.json_each(sa.bindparam(name))))
+    array: sa.ColumnElement[Any] = sa.bindparam(name, type_=postgresql.ARRAY(column.type))
+    return column == sa.any_(array)

@@ -18,7 +18,7 @@ from kgents.store.failures import is_collision, is_outage, unavailable
 from kgents.store.interface import GroupOp
 
 MAX_GROUP = 256
-GATHER = 0.0015  # seconds
+GATHER = 0.0005  # seconds
 """How long a group of several is followed by waiting for more. What its callers do next arrives within a moment: begun
 without it, the next group is small, costs nearly as much as a large one, and takes the processor from those who would
 have been in it. A caller who is alone never waits.

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from kgents.store.bulk import insert_many
+from kgents.store.bulk import Removal, insert_many
 from kgents.store.tables import outbox
 
 Topic = Literal["usage", "run"]
@@ -97,13 +97,13 @@ def holds(connection: Connection, topic: Topic, payloads: Sequence[str]) -> set[
     return set(connection.execute(statement).scalars())
 
 
-_DELETE = sa.delete(outbox).where(outbox.c.seq.in_(sa.bindparam("seqs", expanding=True)))
+_DELETE = Removal(outbox.c.seq)
 
 
 def delete(connection: Connection, seqs: Sequence[int]) -> None:
     """Forget messages that the bus has stored."""
     if seqs:
-        connection.execute(_DELETE, {"seqs": list(seqs)})
+        _DELETE(connection, seqs)
 
 
 def backlog(connection: Connection) -> Backlog:

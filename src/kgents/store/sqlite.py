@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 READERS = 4
 LOCK_WAIT = 5.0  # seconds that a writer waits for another process's transaction
-_POLL = 0.001
+_POLL = 0.0002
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864")
 # What is kept to undo one statement of a group would else be a file, made and removed with each that writes many pages.
 _WRITER = ("busy_timeout=0", f"wal_autocheckpoint={checkpoint.MAX_PAGES}", "temp_store=MEMORY")
@@ -207,7 +207,7 @@ def _begin_read(connection: Connection) -> None:
 
 def _begin_write(connection: Connection) -> None:
     # SQLite's own wait for the lock sleeps up to 100 ms between two looks, so that a busy process starves the others
-    # for a second at a time; looking every millisecond keeps it under a tenth of one.
+    # for a second at a time; looking this often, it waits no longer than the other takes.
     deadline = time.monotonic() + LOCK_WAIT
     while True:
         try:
