@@ -7,7 +7,8 @@ takes longer to look at them than SQLite takes to write them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, cast
 
@@ -43,7 +44,6 @@ class ManyRows:
     def __init__(self, statement: sa.Insert | sa.Update, names: Sequence[str]) -> None:
         self._statement = statement
         self._names = list(names)
-        self._arrays = ""
         self._body = ""
         self._parts: dict[int, str] = {}
 
@@ -56,8 +56,11 @@ class ManyRows:
         if connection.dialect.name == "sqlite":
             self._in_parts(driver_of(connection), rows)
             return
-        text = self._arrays or self._compile_arrays()
-        connection.exec_driver_sql(text, tuple([list(column) for column in zip(*rows, strict=True)]))
+        kept = _kept(connection)
+        if kept is None:
+            _execute(connection, [(self, rows)])
+        else:
+            kept.append((self, rows))
 
     def _in_parts(self, driver: sqlite3.Connection, rows: Sequence[Row]) -> None:
         text = ""
@@ -71,40 +74,90 @@ class ManyRows:
 
     def _compile_part(self, size: int) -> str:
         if not self._body:
-            self._body, _ = self._over_v(sqlite.dialect())
+            self._body, _ = self._over("v", sqlite.dialect())
         row = f"({', '.join('?' * len(self._names))})"
-        text = self._parts[size] = self._with_v(f"VALUES {', '.join([row] * size)}", self._body)
+        values = f"VALUES {', '.join([row] * size)}"
+        text = self._parts[size] = f"WITH v({', '.join(self._columns())}) AS ({values}) {self._body}"
         return text
 
-    def _compile_arrays(self) -> str:
-        body, types = self._over_v(_POSTGRESQL(paramstyle="qmark"))
-        arrays = ", ".join(f"${number}::{types[name]}[]" for number, name in enumerate(self._names, 1))
-        self._arrays = self._with_v(f"SELECT * FROM unnest({arrays})", body)  # noqa: S608 - names of types
-        return self._arrays
-
-    def _with_v(self, v: str, body: str) -> str:
-        return f"WITH v({', '.join(self._columns())}) AS ({v}) {body}"
+    def arrays(self, v: str, first: int) -> tuple[str, str, int]:
+        """For PostgreSQL: the table `v` of arrays, bound from `$first` on, the statement over it, and the first number
+        that is free then.
+        """
+        body, types = self._over(v, _POSTGRESQL(paramstyle="qmark"))
+        arrays = ", ".join(f"${number}::{types[name]}[]" for number, name in enumerate(self._names, first))
+        table = f"{v}({', '.join(self._columns())}) AS (SELECT * FROM unnest({arrays}))"  # noqa: S608 - names of types
+        return table, body, first + len(self._names)
 
     def _columns(self) -> list[str]:
         return [f"c{number}" for number in range(len(self._names))]
 
-    def _over_v(self, dialect: sa.Dialect) -> tuple[str, dict[str, str]]:
+    def _over(self, v: str, dialect: sa.Dialect) -> tuple[str, dict[str, str]]:
         """The statement with v's columns where its parameters were, and the SQL type of each parameter."""
         keys = self._names if self._statement.is_insert else None
         compiled = self._statement.compile(dialect=dialect, column_keys=keys)
         # An array has no collation.
         types = {name: bind.type.compile(dialect).partition(" COLLATE ")[0] for name, bind in compiled.binds.items()}
         columns = dict(zip(self._names, self._columns(), strict=True))
-        values = [f"v.{columns[name]}" for name in compiled.positiontup or ()]
+        values = [f"{v}.{columns[name]}" for name in compiled.positiontup or ()]
         if self._statement.is_insert:
             head, _, tail = str(compiled).partition(" VALUES ")
             # The WHERE keeps SQLite from reading ON CONFLICT as the condition of a join.
-            select = f" SELECT {', '.join(values)} FROM v WHERE true"  # noqa: S608 - names of columns
+            select = f" SELECT {', '.join(values)} FROM {v} WHERE true"  # noqa: S608 - names of columns
             return head + select + tail.partition(")")[2], types
         pieces = str(compiled).split("?")
         joined = "".join(chain.from_iterable(zip(pieces, [*values, ""], strict=True)))
         head, _, tail = joined.rpartition(" WHERE ")
-        return f"{head} FROM v WHERE {tail}", types
+        return f"{head} FROM {v} WHERE {tail}", types
+
+
+_Write = tuple[ManyRows, Sequence[Row]]
+_TOGETHER = "kgents_together"
+_texts: dict[tuple[ManyRows, ...], str] = {}
+
+
+@contextmanager
+def together(connection: Connection) -> Iterator[None]:
+    """On PostgreSQL, writes of ManyRows in here go to the server as one statement at the end (or before a Lookup): each
+    statement is a round trip, in which others wait for the rows that the transaction holds. No row may be written by
+    two of them, and none is seen before. Raises what they raise, at the end. In a `together` that is within another,
+    the writes are those of the outer one.
+    """
+    if connection.dialect.name == "sqlite" or _kept(connection) is not None:
+        yield
+        return
+    connection.info[_TOGETHER] = []
+    try:
+        yield
+        _send(connection)
+    finally:
+        del connection.info[_TOGETHER]
+
+
+def _kept(connection: Connection) -> list[_Write] | None:
+    return connection.info.get(_TOGETHER)
+
+
+def _send(connection: Connection) -> None:
+    if kept := _kept(connection):
+        writes = kept.copy()
+        kept.clear()
+        _execute(connection, writes)
+
+
+def _execute(connection: Connection, writes: Sequence[_Write]) -> None:
+    statements = tuple([statement for statement, _ in writes])
+    text = _texts.get(statements)
+    if text is None:
+        parts = []
+        number = 1
+        for place, statement in enumerate(statements):
+            table, body, number = statement.arrays(f"v{place}", number)
+            parts.append(f"{table}, w{place} AS ({body})")
+        # PostgreSQL carries out what nothing reads in the reverse order (ExecInitModifyTable and ExecPostprocessPlan),
+        # and in theirs it has to be: two transactions that take the same rows in two orders wait for each other.
+        text = _texts[statements] = f"WITH {', '.join(reversed(parts))} SELECT 1"
+    connection.exec_driver_sql(text, tuple([list(column) for _, rows in writes for column in zip(*rows, strict=True)]))
 
 
 def insert_many(table: sa.Table, names: Sequence[str] | None = None) -> ManyRows:
@@ -151,6 +204,7 @@ class Lookup:
         dialect = connection.dialect
         text = self._texts.get(dialect.name) or self._compile(dialect)
         if dialect.name != "sqlite":
+            _send(connection)
             return connection.exec_driver_sql(text, tuple(list(values[name]) for name in self._lists)).all()
         try:
             lists = [orjson.dumps(values[name]).decode() for name in self._lists]
@@ -171,9 +225,10 @@ class Lookup:
 
 
 class Removal:
-    """A DELETE of the rows whose column (of text or integers) is among the values of a list."""
+    """A DELETE, of the rows whose column (of text or integers) is among the values of a list."""
 
-    def __init__(self, column: sa.Column[Any]) -> None:
+    def __init__(self, statement: sa.Delete, column: sa.Column[Any]) -> None:
+        self._statement = statement
         self._column = column
         self._texts: dict[str, str] = {}
 
@@ -182,7 +237,7 @@ class Removal:
         dialect = connection.dialect
         text = self._texts.get(dialect.name)
         if text is None:
-            statement = sa.delete(self._column.table).where(_among(dialect, self._column, "values"))
+            statement = self._statement.where(_among(dialect, self._column, "values"))
             text = self._texts[dialect.name] = str(statement.compile(dialect=dialect))
         if dialect.name != "sqlite":
             connection.exec_driver_sql(text, (list(values),))

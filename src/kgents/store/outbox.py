@@ -97,7 +97,7 @@ def holds(connection: Connection, topic: Topic, payloads: Sequence[str]) -> set[
     return set(connection.execute(statement).scalars())
 
 
-_DELETE = Removal(outbox.c.seq)
+_DELETE = Removal(sa.delete(outbox), outbox.c.seq)
 
 
 def delete(connection: Connection, seqs: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from kgents.clock import month_of, to_rfc3339
 from kgents.errors import QuotaExceeded
 from kgents.store import outbox
+from kgents.store.bulk import together
 from kgents.telemetry.trace_context import headers
 from kgents.usage import repository, sums
 from kgents.usage.model import NOTHING, Amounts, Balance, UsageEvent
@@ -81,10 +82,11 @@ def post(connection: Connection, postings: Sequence[Posting], *, source: str) ->
             else:
                 _add(deltas, balances, (posting.tenant_id, period), NOTHING, posting.reserve)
         refusals.append(refusal)
-    repository.insert_events(connection, events)
-    repository.add_to_balances(connection, deltas)
-    sums.add_to_hours(connection, events)
-    outbox.add_many(connection, rows)
+    with together(connection):
+        repository.insert_events(connection, events)
+        repository.add_to_balances(connection, deltas)
+        sums.add_to_hours(connection, events)
+        outbox.add_many(connection, rows)
     return refusals
 
 

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from kgents.store.bulk import Lookup, ManyRows, insert_many
+from kgents.store.bulk import Lookup, ManyRows, Removal, insert_many, together
 from kgents.store.engine import Scope
 from kgents.store.tables import balances, outbox
 from kgents.usage.model import Amounts
@@ -101,3 +101,91 @@ async def test_a_lookup_finds_the_rows_of_its_lists_exactly(store):
 
 async def test_a_lookup_of_nothing_finds_nothing(store):
     assert list(await store.write(Scope.system(), lambda connection: LOOKUP(connection, tenants=[], ids=[]))) == []
+
+
+@pytest.mark.parametrize("count", COUNTS)
+async def test_a_removal_takes_the_rows_of_its_list_only(store, count):
+    removal = Removal(sa.delete(outbox), outbox.c.message_id)
+
+    def unit(connection):
+        INSERT(connection, rows(count + 1))
+        removal(connection, [f"m{number:04}" for number in range(count)])
+
+    await store.write(Scope.system(), unit)
+    assert [row[1] for row in await kept(store)] == [f"m{count:04}"]
+
+
+class TestTogether:
+    async def test_all_is_written_that_would_be_written_one_by_one(self, store):
+        def unit(connection):
+            INSERT(connection, rows(3))
+            with together(connection):
+                UPDATE(connection, [("ten_a", "m0000", "now", 1), ("ten_a", "m0002", "now", 2)])
+                INSERT(connection, rows(2, "ten_b"))
+                add_to_balances(connection, {("ten_a", "2026-11"): (Amounts(1, 2, 3, 4), Amounts(5, 6, 7, 8))})
+            return connection.execute(sa.select(balances)).all()
+
+        assert [tuple(row)[2:] for row in await store.write(Scope.system(), unit)] == [(1, 2, 3, 4, 5, 6, 7, 8)]
+        assert await kept(store) == [
+            ("ten_a", "m0000", "now", 1),
+            ("ten_a", "m0001", "?", 1),
+            ("ten_a", "m0002", "now", 4),
+            *(("ten_b", f"m{number:04}", "?", number) for number in range(2)),
+        ]
+
+    async def test_the_writes_are_carried_out_in_their_order(self, store):
+        statements = [insert_many(outbox, NAMES) for _ in range(4)]
+
+        def unit(connection):
+            with together(connection):
+                for number, statement in enumerate(statements):
+                    statement(connection, [("ten_a", "usage", f"m{number}", "?", 1)])
+
+        await store.write(Scope.system(), unit)
+        assert [row[1] for row in await kept(store)] == ["m0", "m1", "m2", "m3"]
+
+    async def test_a_lookup_sees_what_was_written_before_it(self, store):
+        def unit(connection):
+            with together(connection):
+                INSERT(connection, rows(1))
+                found = LOOKUP(connection, tenants=["ten_a"], ids=["m0000", "m0001"])
+                INSERT(connection, [("ten_a", "usage", "m0001", "?", 1)])
+            return found
+
+        assert [row[0] for row in await store.write(Scope.system(), unit)] == ["m0000"]
+        assert len(await kept(store)) == 2
+
+    async def test_one_within_another_is_part_of_it(self, store):
+        def unit(connection):
+            with together(connection):
+                with together(connection):
+                    INSERT(connection, rows(1))
+                INSERT(connection, [("ten_a", "usage", "m0001", "?", 1)])
+
+        await store.write(Scope.system(), unit)
+        assert len(await kept(store)) == 2
+
+    async def test_nothing_of_what_failed_is_left_for_the_next(self, store):
+        def unit(connection):
+            with together(connection):
+                INSERT(connection, rows(1))
+                raise ArithmeticError
+
+        with pytest.raises(ArithmeticError):
+            await store.write(Scope.system(), unit)
+        await store.write(Scope.system(), lambda connection: INSERT(connection, rows(1, "ten_b")))
+        assert [row[0] for row in await kept(store)] == ["ten_b"]
+
+    async def test_a_duplicate_is_an_integrity_error(self, store):
+        statement = insert_many(balances)
+        row = ("ten_a", "2026-11", *([0] * (len(balances.columns) - 2)))
+
+        def unit(connection):
+            statement(connection, [row])
+            with together(connection):
+                INSERT(connection, rows(1))
+                statement(connection, [row])
+
+        with pytest.raises(sa.exc.IntegrityError):
+            await store.write(Scope.system(), unit)
+        assert await kept(store) == []
