@@ -126,12 +126,13 @@ def together(connection: Connection) -> Iterator[None]:
     if connection.dialect.name == "sqlite" or _kept(connection) is not None:
         yield
         return
-    connection.info[_TOGETHER] = []
+    info = connection.info  # which a connection that broke no longer gives
+    info[_TOGETHER] = []
     try:
         yield
         _send(connection)
     finally:
-        del connection.info[_TOGETHER]
+        info.pop(_TOGETHER, None)
 
 
 def _kept(connection: Connection) -> list[_Write] | None:

@@ -3,8 +3,9 @@
 import pytest
 import sqlalchemy as sa
 
+from kgents.errors import Unavailable
 from kgents.store.bulk import Lookup, ManyRows, Removal, insert_many, together
-from kgents.store.engine import Scope
+from kgents.store.engine import Scope, open_store
 from kgents.store.tables import balances, outbox
 from kgents.usage.model import Amounts
 from kgents.usage.repository import add_to_balances
@@ -189,3 +190,20 @@ class TestTogether:
         with pytest.raises(sa.exc.IntegrityError):
             await store.write(Scope.system(), unit)
         assert await kept(store) == []
+
+    @pytest.mark.postgres
+    async def test_a_connection_that_breaks_is_an_outage(self, postgres):
+        store = open_store(postgres.app_url(postgres.create_database()))
+
+        def unit(connection):
+            with together(connection):
+                INSERT(connection, rows(1))
+                connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+        try:
+            with pytest.raises(Unavailable):
+                await store.write(Scope.system(), unit)
+            await store.write(Scope.system(), lambda connection: INSERT(connection, rows(1, "ten_b")))
+            assert [row[0] for row in await kept(store)] == ["ten_b"]
+        finally:
+            await store.close()
