@@ -30,16 +30,28 @@ def sampled(trace_id: str) -> dict[str, str]:
     return {"traceparent": f"00-{trace_id}-{GATEWAY}-01", "tracestate": STATE}
 
 
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The settings of a kgents on each database."""
+    if request.param == "sqlite":
+        return {}
+    server = request.getfixturevalue("postgres")
+    found: dict[str, str] = server.environment(server.create_empty_database())
+    return found
+
+
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
+def collector(database: dict[str, str]) -> Iterator[Collector]:
+    """A receiver of its own for each database, since both have the same traces."""
     with collecting() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def up(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def up(database: dict[str, str], collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A kgents that records the traces that its callers record, and begins none."""
     environment = {
+        **database,
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
