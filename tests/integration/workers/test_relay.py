@@ -181,8 +181,10 @@ async def test_relays_on_postgresql_share_the_work(ledger, database, make_bus, m
         assert sum(moved) == 2500  # none takes more than 1,000, so each had at least 500
         assert await waiting_in(ledger) == 0
         assert sorted(await events_on(await make_bus())) == sorted(ids)
-    else:  # there is one worker there; sending twice loses nothing
-        assert await waiting_in(ledger) == 1500
+    else:  # there is one worker there; sending twice loses nothing, whoever reads before or after another's delete
+        sent = {event_id.rpartition(":")[0] for event_id in await events_on(await make_bus())}
+        assert len(sent) >= 1000
+        assert len(sent) + await waiting_in(ledger) == 2500
 
 
 async def test_what_a_relay_holds_that_ends_is_free_for_another(ledger, database, bus, nats, metrics):
