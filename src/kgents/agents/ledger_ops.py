@@ -19,7 +19,7 @@ from kgents.agents.repository import Counts, End
 from kgents.clock import month_of
 from kgents.errors import Conflict, KgentsError, NotFound, QuotaExceeded, Unprocessable
 from kgents.store import outbox
-from kgents.store.bulk import Lookup, together
+from kgents.store.bulk import Lookup
 from kgents.store.tables import idempotency_keys, runs
 from kgents.store.upsert import insert
 from kgents.telemetry.trace_context import members
@@ -67,33 +67,33 @@ class Admit:
         claimed = self._claim_keys(connection, items, results)
         self._check_sessions(connection, items, results)
         open_ = [index for index, result in enumerate(results) if result is None]
-        with together(connection):
-            refusals = ledger.post(
-                connection,
-                [
-                    Posting(run.tenant_id, run.created_at, reserve=Amounts(*run.reserved))
-                    for run in (items[index].run for index in open_)
-                ],
-                source=self._source,
-            )
-            admitted: list[Run] = []
-            queued: list[outbox.NewRow] = []
-            for index, refusal in zip(open_, refusals, strict=True):
-                item = items[index]
-                if refusal is not None:
-                    results[index] = refusal
-                    continue
-                results[index] = Admitted()
-                admitted.append(item.run)
-                if item.run.status == "queued":
-                    queued.append(
-                        queue_row(
-                            *(item.run.tenant_id, item.run.run_id, item.run.attempt, item.run.created_at),
-                            context=recorded(item.run.traceparent),
-                        )
+        refusals = ledger.post(
+            connection,
+            [
+                Posting(
+                    items[index].run.tenant_id, items[index].run.created_at, reserve=Amounts(*items[index].run.reserved)
+                )
+                for index in open_
+            ],
+            source=self._source,
+        )
+        admitted: list[Run] = []
+        queued: list[outbox.NewRow] = []
+        for index, refusal in zip(open_, refusals, strict=True):
+            item = items[index]
+            if refusal is not None:
+                results[index] = refusal
+                continue
+            results[index] = Admitted()
+            admitted.append(item.run)
+            if item.run.status == "queued":
+                queued.append(
+                    queue_row(
+                        *(item.run.tenant_id, item.run.run_id, item.run.attempt, item.run.created_at),
+                        context=recorded(item.run.traceparent),
                     )
-            repository.insert_runs(connection, admitted)
-            outbox.add_many(connection, queued)
+                )
+        repository.insert_runs(connection, admitted)
         unused = [name for name, index in claimed.items() if isinstance(results[index], KgentsError)]
         if unused:
             connection.execute(
@@ -101,6 +101,7 @@ class Admit:
                     sa.tuple_(idempotency_keys.c.tenant_id, idempotency_keys.c.key).in_(unused)
                 )
             )
+        outbox.add_many(connection, queued)
         return [result for result in results if result is not None]
 
     def _claim_keys(
@@ -324,35 +325,34 @@ class RecordStep:
         postings = [
             self._posting(item, held[item.run_id]) for item, is_mine in zip(items, mine, strict=True) if is_mine
         ]
-        with together(connection):
-            refusals = iter(ledger.post(connection, postings, source=self._source))
-            results: list[Recorded | KgentsError] = []
-            steps: list[Counts] = []
-            ends: list[tuple[Counts, End]] = []
-            kept: list[tuple[str, str, int, str, int]] = []
-            said: list[tuple[str, str | None, str, int, str, int]] = []
-            for item, is_mine in zip(items, mine, strict=True):
-                if not is_mine:
-                    results.append(taken_over(item.run_id))
-                    continue
-                refusal = next(refusals)
-                results.append(Recorded(refusal))
-                reserved = NOTHING if refusal else item.reserve
-                counts = Counts(item.tenant_id, item.run_id, month_of(item.now), reserved, item.used)
-                finish = item.finish
-                if finish is None:
-                    steps.append(counts)
-                else:
-                    ends.append((counts, End(finish.status, finish.output, finish.error, finish.last_event, item.now)))
-                    session_id = held[item.run_id].session_id
-                    for position, message in enumerate(finish.messages):
-                        said.append((item.tenant_id, session_id, item.run_id, position, message, item.now))
-                if item.message is not None:
-                    kept.append((item.tenant_id, item.run_id, item.step, item.message, item.now))
-            repository.update_runs(connection, steps)
-            repository.end_runs(connection, ends)
-            repository.insert_steps(connection, kept)
-            repository.insert_messages(connection, said)
+        refusals = iter(ledger.post(connection, postings, source=self._source))
+        results: list[Recorded | KgentsError] = []
+        steps: list[Counts] = []
+        ends: list[tuple[Counts, End]] = []
+        kept: list[tuple[str, str, int, str, int]] = []
+        said: list[tuple[str, str | None, str, int, str, int]] = []
+        for item, is_mine in zip(items, mine, strict=True):
+            if not is_mine:
+                results.append(taken_over(item.run_id))
+                continue
+            refusal = next(refusals)
+            results.append(Recorded(refusal))
+            reserved = NOTHING if refusal else item.reserve
+            counts = Counts(item.tenant_id, item.run_id, month_of(item.now), reserved, item.used)
+            finish = item.finish
+            if finish is None:
+                steps.append(counts)
+            else:
+                ends.append((counts, End(finish.status, finish.output, finish.error, finish.last_event, item.now)))
+                session_id = held[item.run_id].session_id
+                for position, message in enumerate(finish.messages):
+                    said.append((item.tenant_id, session_id, item.run_id, position, message, item.now))
+            if item.message is not None:
+                kept.append((item.tenant_id, item.run_id, item.step, item.message, item.now))
+        repository.update_runs(connection, steps)
+        repository.end_runs(connection, ends)
+        repository.insert_steps(connection, kept)
+        repository.insert_messages(connection, said)
         return results
 
     def _posting(self, item: StepRecord, row: _Held) -> Posting:

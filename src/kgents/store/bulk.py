@@ -36,7 +36,7 @@ def translated(text: str, error: sqlite3.Error) -> Exception:
 class ManyRows:
     """An INSERT or UPDATE for many rows. `names` says which bound parameter each value of a row is.
 
-    The rows are a table named v, which an INSERT selects from and an UPDATE joins: on PostgreSQL made of an array for
+    The rows are a table, v, which an INSERT selects from and an UPDATE joins: on PostgreSQL made of an array for
     each column, so that a statement has one text for any number of rows; on SQLite of values, with a text for each
     number. There a statement is one step, and a step gives up the interpreter's lock, which others are waiting for.
     """
@@ -141,9 +141,8 @@ def _kept(connection: Connection) -> list[_Write] | None:
 
 def _send(connection: Connection) -> None:
     if kept := _kept(connection):
-        writes = kept.copy()
+        _execute(connection, kept)
         kept.clear()
-        _execute(connection, writes)
 
 
 def _execute(connection: Connection, writes: Sequence[_Write]) -> None:

@@ -67,7 +67,8 @@ class GroupOp(Protocol[ItemIn, ResultOut]):
     def apply(self, connection: Connection, items: Sequence[ItemIn]) -> Sequence[ResultOut | KgentsError]:
         """Do the work for all items; answer in their order. A KgentsError refuses one item and must leave no row of
         it. Any other exception rolls the whole group back, which is then tried again in halves until the item that
-        fails is alone; so `apply` may see an item several times, but only once in a transaction that is committed.
+        fails is alone; so `apply` may see an item several times, but only once in a transaction that is committed. On
+        PostgreSQL it runs in a `together` (bulk.py): what its ManyRows write, only a Lookup sees before it ends.
         """
         ...
 

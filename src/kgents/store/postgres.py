@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from kgents.store.bulk import together
 from kgents.store.failures import Unconfirmed, draining, guard, is_outage
 from kgents.store.groups import (
     GATHER,
@@ -149,7 +150,7 @@ class PostgresStore:
     async def _commit(self, group: list[Waiting], tries: int = 1) -> list[Any]:
         try:
             scope = Scope.tenants(waiting.op.tenant_of(waiting.item) for waiting in group)
-            return await self._transaction(_WRITE_SCOPE, scope, lambda connection: run_group(connection, group))
+            return await self._transaction(_WRITE_SCOPE, scope, lambda connection: _run(connection, group))
         except (Exception, asyncio.CancelledError) as error:
             if (lane := asyncio.current_task()) and lane.cancelling():
                 raise
@@ -161,6 +162,11 @@ class PostgresStore:
         first, second = halves(group)
         results = await self._commit(first)
         return results + ([results[-1]] * len(second) if ended_by_outage(results) else await self._commit(second))
+
+
+def _run(connection: Connection, group: Sequence[Waiting]) -> list[Any]:
+    with together(connection):
+        return run_group(connection, group)
 
 
 async def _enter(connection: AsyncConnection, set_scope: sa.TextClause, parameters: dict[str, str]) -> None:
