@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import re
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from kubernetes_validate import validate
 
+from kgents import config
 from kgents.api.source import Proxies
 from kgents.load.autoscaler import OURS, Settings
 from tests.support.manifests import OVERLAYS, ROOT, containers_of, pod_of, rendered
@@ -20,6 +24,16 @@ OTHERS = ("gateway.networking.k8s.io/", "cert-manager.io/", "configuration.kongh
 """Groups of kinds that are not Kubernetes' own; tests/cluster/test_admission.py has a server check them."""
 SELECTED = {"Deployment": ("selector", "matchLabels"), "StatefulSet": ("selector", "matchLabels")}
 IDENTITY = {"app.kubernetes.io/name", "app.kubernetes.io/component"}
+SERVING = {"kgents-api": "http", "kgents-worker": "metrics"}
+"""The deployments that are replaced while they serve, and the port at which each tells how it is."""
+ENDING = 12.0
+"""Seconds that a process takes at most when `shutdown_grace` is over: it hands runs over (agents/executor.py), and
+closes connections (app.py)."""
+Place = tuple[str | int, ...]
+POD: Place = ("template", "spec")
+CONTAINER = (*POD, "containers", 0)
+SLEEP = (*CONTAINER, "lifecycle", "preStop", "sleep", "seconds")
+GRACE = (*POD, "terminationGracePeriodSeconds")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -145,3 +159,77 @@ def test_browsers_are_kept_to_tls() -> None:
     )
     assert plugin["config"]["add"]["headers"] == ["Strict-Transport-Security:max-age=31536000"]
     assert route["spec"]["parentRefs"][0]["sectionName"] == "https"
+
+
+@pytest.mark.parametrize("name", SERVING)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_rollout_takes_a_pod_away_that_is_needed(overlay: str, name: str) -> None:
+    assert interruptions(*_deployed(overlay, name)) == {}
+
+
+@pytest.mark.parametrize("name", SERVING)
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("strategy", "type"), "Recreate"),
+        (("strategy", "rollingUpdate"), {}),
+        (("strategy", "rollingUpdate", "maxUnavailable"), 1),
+        ((*CONTAINER, "startupProbe"), None),
+        ((*CONTAINER, "startupProbe", "httpGet", "path"), "/health/saas"),
+        ((*CONTAINER, "livenessProbe", "httpGet", "path"), "/health/saas"),
+        ((*CONTAINER, "readinessProbe", "httpGet", "path"), "/health"),
+        ((*CONTAINER, "readinessProbe", "httpGet", "port"), "another"),
+        ((*CONTAINER, "lifecycle"), {}),
+        (SLEEP, 0),
+        (GRACE, 35),
+    ],
+)
+def test_a_rollout_that_would_be_noticed_is_seen(name: str, path: Place, value: object) -> None:
+    """The control of the test above."""
+    deployment, settings = _deployed("kind", name)
+    *place, last = path
+    functools.reduce(operator.getitem, place, deployment["spec"])[last] = value
+    (found,) = interruptions(deployment, settings)
+    length = min(len(found), len(path))
+    assert found[:length] == path[:length]
+
+
+def interruptions(deployment: dict[str, Any], settings: config.Settings) -> dict[Place, object]:
+    """What of a deployment would let those whom it serves notice a rollout, with what it is set to."""
+    spec, port = deployment["spec"], SERVING[deployment["metadata"]["name"]]
+    alive, ready = {"path": "/health", "port": port}, {"path": "/health/saas", "port": port}
+    wanted: dict[Place, object] = {
+        ("strategy", "type"): "RollingUpdate",
+        ("strategy", "rollingUpdate", "maxUnavailable"): 0,
+        (*CONTAINER, "startupProbe", "httpGet"): alive,
+        (*CONTAINER, "livenessProbe", "httpGet"): alive,
+        (*CONTAINER, "readinessProbe", "httpGet"): ready,
+    }
+    found = {path: seen for path, value in wanted.items() if (seen := _at(spec, path)) != value}
+    sleep, grace = _at(spec, SLEEP) or 0, _at(spec, GRACE) or 0
+    if sleep < 1:
+        found[SLEEP] = sleep
+    if grace <= sleep + settings.shutdown_delay + settings.shutdown_grace + ENDING:
+        found[GRACE] = grace
+    return found
+
+
+def _at(found: Any, path: Place) -> Any:
+    for part in path:
+        try:
+            found = found[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return found
+
+
+def _deployed(overlay: str, name: str) -> tuple[dict[str, Any], config.Settings]:
+    """A deployment, and what it tells its processes of their end."""
+    objects = rendered(overlay)
+    (deployment,) = (each for each in objects if each["kind"] == "Deployment" and each["metadata"]["name"] == name)
+    (shared,) = (each for each in objects if each["metadata"]["name"].startswith("kgents-settings-"))
+    (container,) = containers_of(deployment)
+    given = shared["data"] | {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    fields = {"KGENTS_SHUTDOWN_DELAY": "shutdown_delay", "KGENTS_SHUTDOWN_GRACE": "shutdown_grace"}
+    settings = {field: given[variable] for variable, field in fields.items() if variable in given}
+    return deployment, config.Settings.model_validate(settings)
