@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from tests.support.manifests import ROOT
-from tests.support.policies import Peer
+from tests.support.policies import Peer, Policy
 
 NAMESPACE = "kgents-agents"
 COLLECTOR = "log-collector"
 OWN = ("nats", "nats-backup", "postgres", "meter", "loki", "grafana")
 PORTS = (22, 53, 80, 443, 3000, 3100, 4222, 4318, 5432, 6222, 6379, 8080, 8222, 8888, 9090, 9464, 13133)
+"""Those that the tests try."""
+TRIED = {("UDP", 53), *(("TCP", port) for port in PORTS)}
 
 
 def _own(called: str, /, **labels: str) -> Peer:
@@ -61,3 +65,17 @@ def documented(overlay: str) -> set[tuple[str, str, int]]:
         if target != COLLECTOR or overlay in WITH_COLLECTOR
         for source in (ours(overlay) if row_source == "all" else [row_source])
     }
+
+
+def untried(policies: Iterable[Policy]) -> list[tuple[str, Any]]:
+    """What policies let through where the tests don't look: another port or protocol, a port by name, or a range; with
+    the policy's name.
+    """
+    return [
+        (policy["metadata"]["name"], port)
+        for policy in policies
+        for direction in ("ingress", "egress")
+        for rule in policy["spec"].get(direction) or ()
+        for port in rule.get("ports") or ()
+        if "endPort" in port or (port.get("protocol", "TCP"), port.get("port")) not in TRIED
+    ]
