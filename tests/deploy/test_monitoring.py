@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from kgents.telemetry.metrics import Metrics
 from monitoring.external import EXTERNAL
 from monitoring.files import BOARDS, written
 from monitoring.queries import boards
-from tests.support.manifests import ROOT, rendered
+from tests.support.manifests import ROOT, objects_of, rendered
 from tests.support.prometheus import program
 
 COMPONENTS = ROOT / "deploy" / "components"
+ADAPTER = COMPONENTS / "autoscaling-runs" / "rules.yaml"
 
 
 @pytest.mark.parametrize("path", list(written()), ids=lambda path: path.name)
@@ -117,3 +122,68 @@ def test_the_relabelling_of_the_scrape_job_is_prometheus_own(tmp_path: Path) -> 
 def test_metrics_of_others_are_listed_with_their_labels_and_source() -> None:
     assert all(metric.source.startswith("https://") for metric in EXTERNAL.values())
     assert all(metric.labels for metric in EXTERNAL.values())
+
+
+def test_the_second_metric_of_the_autoscaler_is_what_the_adapter_reads_of_each_pod(tmp_path: Path) -> None:
+    assert misread(ADAPTER.read_text(), _second_metric(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('__name__="kgents_runs_in_flight"', '__name__="kgents_running"', "the API has no series kgents_running"),
+        ('pod!=""', 'tenant!=""', "no label is called tenant"),
+        ("pod: { resource: pod }", "name: { resource: pod }", "no label is called name"),
+        ("pod: { resource: pod }", "component: { resource: node }", "pods are not told apart"),
+        ("matches: kgents_runs_in_flight", "as: runs", "the autoscaler asks for kgents_runs_in_flight, not runs"),
+        ("by (<<.GroupBy>>)", "", "the sum is not for what is asked for"),
+    ],
+)
+def test_a_rule_that_gives_the_autoscaler_nothing_is_seen(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    """The control of the test above."""
+    text = ADAPTER.read_text()
+    assert old in text
+    assert misread(text.replace(old, new), _second_metric(tmp_path)) == [complaint]
+
+
+def misread(text: str, wanted: str) -> list[str]:
+    """Why the rule of prometheus-adapter, as it is set here, does not give the metric that is wanted of the API's pods;
+    empty where it does.
+    """
+    (rule,) = yaml.safe_load(text)["rules"]["custom"]
+    matchers = dict(re.findall(r'(\w+)!?="([^"]*)"', rule["seriesQuery"]))
+    series = matchers.pop("__name__")
+    resources = {label: each["resource"] for label, each in rule["resources"]["overrides"].items()}
+    families = text_string_to_metric_families(Metrics("api").expose().decode())
+    exposed = {sample.name: set(sample.labels) for family in families for sample in family.samples}
+    named = rule["name"].get("as") or "".join(re.findall(rule["name"]["matches"], series)[:1])
+    labels = exposed.get(series, set()) | _scraped()
+    said = [f"no label is called {label}" for label in sorted({*matchers, *resources} - labels)]
+    if series not in exposed:
+        said.append(f"the API has no series {series}")
+    elif named != wanted:
+        said.append(f"the autoscaler asks for {wanted}, not {named}")
+    if set(resources.values()) != {"namespace", "pod"}:
+        said.append("pods are not told apart")
+    if not re.search(r"<<\.Series>>\{<<\.LabelMatchers>>\}.* by \(<<\.GroupBy>>\)", rule["metricsQuery"]):
+        said.append("the sum is not for what is asked for")
+    return said
+
+
+def _scraped() -> set[str]:
+    """The labels that the scrape job gives to every series of a pod."""
+    jobs = yaml.safe_load((COMPONENTS / "prometheus-rules" / "kgents.scrape.yaml").read_text())["scrape_configs"]
+    return {each["target_label"] for job in jobs for each in job["relabel_configs"] if "target_label" in each}
+
+
+def _second_metric(folder: Path) -> str:
+    """What the autoscaler asks for of each pod, where an installation takes the component."""
+    deploy = os.path.relpath(ROOT / "deploy", folder)
+    kustomization = {
+        "resources": [f"{deploy}/overlays/conformance"],
+        "components": [f"{deploy}/components/autoscaling-runs"],
+    }
+    (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
+    (scaler,) = (each for each in objects_of(folder) if each["kind"] == "HorizontalPodAutoscaler")
+    (metric,) = (each["pods"]["metric"] for each in scaler["spec"]["metrics"] if each["type"] == "Pods")
+    return str(metric["name"])
