@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import httpx2
-import pytest
 
 from tests.cluster.installation import NAMESPACE, Installation
 
@@ -35,7 +34,6 @@ def test_the_servers_of_the_bus_are_on_three_nodes(installation: Installation) -
     assert len(set(pods.split())) == 3
 
 
-@pytest.mark.parametrize("kind", ["deployment", "statefulset"])
-def test_pods_are_admitted_as_restricted(installation: Installation, kind: str) -> None:
+def test_pods_are_admitted_as_restricted(installation: Installation) -> None:
     labels = installation.cluster.get("namespace", NAMESPACE, "default")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"

@@ -22,7 +22,6 @@ from tests.support.manifests import OVERLAYS, ROOT, containers_of, pod_of, rende
 VERSION = "1.34"
 OTHERS = ("gateway.networking.k8s.io/", "cert-manager.io/", "configuration.konghq.com/", "monitoring.coreos.com/")
 """Groups of kinds that are not Kubernetes' own; tests/cluster/test_admission.py has a server check them."""
-SELECTED = {"Deployment": ("selector", "matchLabels"), "StatefulSet": ("selector", "matchLabels")}
 IDENTITY = {"app.kubernetes.io/name", "app.kubernetes.io/component"}
 SERVING = {"kgents-api": "http", "kgents-worker": "metrics"}
 """The deployments that are replaced while they serve, and the port at which each tells how it is."""
