@@ -16,6 +16,7 @@ from tests.cluster.test_scaling import PHASES, RESOLUTION, SETTINGS, SYNC, Seen,
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "evidence" / "autoscaling.json"
+CAPACITY = ROOT / "evidence" / "capacity.json"
 PAGE = ROOT / "docs" / "saas" / "autoscaling.md"
 PICTURE = ROOT / "docs" / "saas" / "autoscaling.png"
 MARK = "<!-- What follows is written by `python -m tests.cluster.page`; never edit it by hand. -->\n"
@@ -59,7 +60,26 @@ def main() -> None:
     run = json.loads(RUN.read_text())
     text, found, _ = PAGE.read_text().partition(MARK)
     assert found, f"{PAGE} has no mark"
-    PAGE.write_text(text + MARK + "\n".join(["", *comparison(), *cluster(run)]) + "\n")
+    PAGE.write_text(text + MARK + "\n".join(["", *production(), *comparison(), *cluster(run)]) + "\n")
+
+
+def production() -> list[str]:
+    """The numbers that were measured, and come into production instead of the component's own."""
+    document = json.loads(CAPACITY.read_text())
+    found, demand = document["proposal"], document["demand"]
+    return [
+        "## What production has",
+        "",
+        fill(
+            "The overlay `production` takes `deploy/components/capacity` after the autoscaler. It sets what was "
+            f"measured: {found['least']} to {found['most']} pods, and {found['utilization']} % of the "
+            f"{found['api_cpu']} thousandths of a core that each asks for. {demand['expected']:,.0f} requests/s are "
+            f"expected and {demand['peak']:,.0f} come at the peak; a pod is to serve "
+            f"{document['basis']['rate_per_pod']:.0f}. The measurements are in [the baseline](load-test-baseline.md); "
+            "[load and capacity](../operations/load.md) says how to get the numbers for another load."
+        ),
+        "",
+    ]
 
 
 def comparison() -> list[str]:
@@ -69,9 +89,10 @@ def comparison() -> list[str]:
         "## Why up at once and down slowly",
         "",
         fill(
-            f"`kgents autoscale simulate` for pods that serve {capacity.rate:.0f} requests/s and ask for half a "
-            "core. Behind: seconds in which requests wait for CPU time. Gone: pods that were taken away, each with the "
-            "streams that it had, which then go on from another pod. Pod-hours are what it costs."
+            f"`kgents autoscale simulate` for {OURS.least} to {OURS.most} pods that serve {capacity.rate:.0f} "
+            "requests/s and ask for half a core. They are made up to compare behaviours, not measured. Behind: seconds "
+            "in which requests wait for CPU time. Gone: pods that were taken away, each with the streams that it had, "
+            "which then go on from another pod. Pod-hours are what it costs."
         ),
         "",
     ]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kgents.load.autoscaler import OURS
 from kgents.load.capacity import conclude, proposal
 from kgents.load.component import differences, drift, write
 from kgents.load.sizing import Demand
+from tests.cluster import page
 from tests.support.loads import measured, stress
 from tests.support.manifests import ROOT, objects_of, rendered
 
@@ -24,6 +26,12 @@ def test_the_component_and_production_are_what_the_evidence_says() -> None:
         document = json.loads(EVIDENCE.read_text())
         assert drift(document, COMPONENT) == []
         assert differences(proposal(document), rendered("production")) == []
+
+
+def test_the_page_of_autoscaling_has_the_numbers_of_production_and_of_the_component() -> None:
+    text = page.PAGE.read_text()
+    assert "\n".join(page.production()) in text, "write it anew with: python -m tests.cluster.page"
+    assert f"for the API: {OURS.least} to {OURS.most} pods" in text
 
 
 @pytest.fixture
