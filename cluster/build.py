@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from cluster.layout import CACHE, HERE
 
 KUBERNETES = "v1.34.4"
 _VERSION = "k8s.io/component-base/version"
+_VERSIONED = re.compile(r"/v\d+$")
 _LINK = " ".join(
     ["-s", "-w"]
     + [
@@ -39,7 +41,8 @@ class Program:
 
     @property
     def name(self) -> str:
-        return self.package.rpartition("/")[2]
+        """The last part of its package's path that is no version."""
+        return _VERSIONED.sub("", self.package).rpartition("/")[2]
 
 
 PROGRAMS = [
@@ -54,11 +57,12 @@ PROGRAMS = [
             "kubectl",
         )
     ),
-    Program("kubernetes", "kgents/cluster/tools/kubernetes/oracle"),
-    Program("coredns", "kgents/cluster/tools/coredns"),
-    Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
-    Program("addons", "kgents/cluster/tools/addons/cert-manager"),
-    Program("addons", "kgents/cluster/tools/addons/network-policies"),
+    *(
+        Program("kubernetes", f"kgents/cluster/tools/kubernetes/{name}")
+        for name in ("oracle", "coredns", "cert-manager", "network-policies")
+    ),
+    Program("kubernetes", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    Program("kubernetes", "k8s.io/kube-state-metrics/v2"),
     Program("collector", "kgents/cluster/tools/collector"),
     Program("pause", "kgents/cluster/tools/pause"),
 ]
