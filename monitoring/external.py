@@ -1,14 +1,14 @@
 """Metrics of other programs in a cluster that dashboards and rules ask for.
 
-They can't be seen on a `kgents up`, so the tests can't hold a query against them: each is listed here with the labels
-that are used, and where its program documents it.
+They can't be seen on a `kgents up`, so queries are held against this list: each is here with the labels that are used,
+and where its program documents it. tests/cluster/test_pressure.py sees those of kube-state-metrics and cAdvisor.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-KUBE_STATE_METRICS = "https://github.com/kubernetes/kube-state-metrics/tree/v2.17.0/docs/metrics/workload"
+KUBE_STATE_METRICS = "https://github.com/kubernetes/kube-state-metrics/tree/v2.18.0/docs/metrics/workload"
 CADVISOR = "https://github.com/google/cadvisor/blob/v0.53.0/docs/storage/prometheus.md"
 CERT_MANAGER = "https://cert-manager.io/docs/devops-tips/prometheus-metrics/"
 COLLECTOR = "https://opentelemetry.io/docs/collector/internal-telemetry/"

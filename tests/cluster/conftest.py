@@ -42,6 +42,22 @@ def cluster() -> Iterator[Cluster]:
     finally:
         if started:
             _control("down")
+            assert left_behind() == []
+
+
+def left_behind() -> list[str]:
+    """What a cluster that was stopped has left on this machine: devices, routes, mounts, control groups, files."""
+    devices = [device.name for device in Path("/sys/class/net").glob(f"{layout.LINK}*")]
+    routes = subprocess.run(["ip", "route"], check=True, capture_output=True, text=True).stdout.splitlines()
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    groups = Path("/sys/fs/cgroup").glob("**/kgents-node-*")
+    return [
+        *devices,
+        *(route for route in routes if any(str(network) in route for network in layout.NETWORKS)),
+        *(mount for mount in mounts if str(layout.RUN) in mount),
+        *map(str, groups),
+        *map(str, [layout.RUN] if layout.RUN.exists() else []),
+    ]
 
 
 def logs_of_each_node() -> dict[str, Any]:

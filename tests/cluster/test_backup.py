@@ -43,9 +43,19 @@ async def _ask(installation: Installation, subject: str) -> dict[str, Any]:
     return found
 
 
+def stream(installation: Installation) -> dict[str, Any]:
+    """The stream of usage, as the bus tells of it."""
+    return asyncio.run(_ask(installation, f"STREAM.INFO.{USAGE_STREAM}"))
+
+
 def messages(installation: Installation) -> int:
     """How many messages of usage the bus holds."""
-    return int(asyncio.run(_ask(installation, f"STREAM.INFO.{USAGE_STREAM}"))["state"]["messages"])
+    return int(stream(installation)["state"]["messages"])
+
+
+def test_usage_is_kept_in_files_of_three_servers(installation: Installation) -> None:
+    kept = stream(installation)["config"]
+    assert (kept["num_replicas"], kept["storage"]) == (3, "file")
 
 
 @contextmanager
@@ -64,10 +74,10 @@ def history(tmp_path: Path) -> Path:
     return tmp_path / "history"
 
 
-def sql(installation: Installation, statement: str) -> str:
+def sql(installation: Installation, statement: str, *, database: str = "$POSTGRES_DB") -> str:
     """What the database answers to its owner."""
     command = (
-        "PGPASSWORD=$POSTGRES_PASSWORD psql --host=127.0.0.1 --username=$POSTGRES_USER --dbname=$POSTGRES_DB "
+        f"PGPASSWORD=$POSTGRES_PASSWORD psql --host=127.0.0.1 --username=$POSTGRES_USER --dbname={database} "
         f"--no-align --tuples-only --command='{statement}'"
     )
     return installation.cluster.kubectl("exec", f"-n{NAMESPACE}", "kgents-postgres-0", "--", "bash", "-euc", command)

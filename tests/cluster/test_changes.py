@@ -4,25 +4,33 @@ planned loses a usage event, or counts one twice.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import httpx2
+import pytest
 
 from tests.cluster.installation import NAMESPACE, Cluster, Installation
 from tests.cluster.steady import Steady, told
 from tests.faults.checker import check
 from tests.faults.systems import FULL, new_seed
+from tests.integration.system.test_durability import after_last_restart, ended
+from tests.support.events import read_events
 from tests.support.results import record
-from tests.support.tenants import tenant_of
+from tests.support.tenants import Tenant, tenant_of
 from tests.support.waiting import wait_until
 
 RATE = 20.0  # requests a second
 BEFORE = 40  # requests before the change, and after it
 KILLS = 40 if FULL else 6
 COMMAND = "tests/cluster/test_changes.py"
+LONG = "/sleep 0.3 /words 100"  # half a minute, in which every pod is replaced
 
 
 @contextmanager
@@ -54,6 +62,29 @@ def ready(installation: Installation) -> None:
     wait_until(whole, seconds=180, what="every workload has all its pods")
 
 
+@contextmanager
+def streaming(installation: Installation) -> Iterator[None]:
+    """A run whose stream is read meanwhile, and taken up wherever it breaks off: no event is missing, none twice."""
+    seen: list[Any] = []
+
+    def read(tenant: Tenant) -> None:
+        path, body = f"/v1/sessions/{tenant.session()}/runs", {"input": LONG, "mode": "stream"}
+        with suppress(httpx2.HTTPError), tenant.http.stream("POST", path, json=body) as response:
+            run = response.headers["x-run-id"]
+            seen.extend(read_events(response.raise_for_status()))
+        wait_until(lambda: ended(tenant.http, run, seen), seconds=120, what="the stream has been read to its end")
+
+    with tenant_of(installation) as tenant, ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read, tenant)
+        wait_until(lambda: seen or reading.done(), seconds=30, what="the stream has begun")
+        yield
+        reading.result()
+    assert [int(event.id) for event in seen] == list(range(1, len(seen) + 1))
+    assert seen[-1].type == "run.completed"
+    said = "".join(event.data["text"] for event in after_last_restart(seen) if event.type == "text.delta")
+    assert said == seen[-1].data["output"]["text"]
+
+
 def restarted(name: str, value: str) -> dict[str, Any]:
     """A change that restarts a workload's pods."""
     return {
@@ -67,8 +98,13 @@ def restarted(name: str, value: str) -> dict[str, Any]:
 def test_a_rolling_update_fails_no_request(installation: Installation, tmp_path: Path) -> None:
     with steady(installation, tmp_path / "history", "rolling update of API and worker") as load:
         changes = [restarted(name, str(time.time_ns())) for name in ("kgents-api", "kgents-worker")]
-        done = installation.deploy(*changes)
+        with streaming(installation):
+            done = installation.deploy(*changes)
     assert done.returncode == 0, done.stderr
+    for name in ("deployment/kgents-api", "deployment/kgents-worker"):
+        told_of = [line for line in done.stderr.splitlines() if line.startswith(f"{name}: ")]
+        assert any(" of 2 updated, " in line for line in told_of), done.stderr
+        assert told_of[-1] == f"{name}: ready"
     assert not load.failed, told(load.failed)
 
 
@@ -124,9 +160,19 @@ def test_a_node_is_drained_without_a_failed_request(installation: Installation, 
             cluster.kubectl(
                 *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s"), seconds=200
             )
+            # The bus has two servers left, and its budget is two: the next node would have to wait.
+            with pytest.raises(RuntimeError, match="disruption budget"):
+                evict(cluster, installation.pods("kgents-nats")[0])
         finally:
             cluster.kubectl("uncordon", node)
     assert not load.failed, told(load.failed)
+
+
+def evict(cluster: Cluster, pod: str) -> None:
+    """Ask for a pod to go, as a drain does. Raises RuntimeError where a disruption budget forbids it."""
+    asked = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+    cluster.kubectl("create", f"--raw={path}", "--filename=-", given=json.dumps(asked))
 
 
 def _node_to_drain(cluster: Cluster) -> str:
@@ -141,12 +187,27 @@ def _node_to_drain(cluster: Cluster) -> str:
 
 def test_the_bus_is_restarted_one_server_after_the_other(installation: Installation, tmp_path: Path) -> None:
     cluster = installation.cluster
+    before = uids(installation, "kgents-nats")
+    ready_servers: list[int] = []
+
+    def replaced() -> bool:
+        status = cluster.get("statefulset", "kgents-nats")["status"]
+        ready_servers.append(status.get("readyReplicas", 0))
+        now = uids(installation, "kgents-nats")
+        return ready_servers[-1] == len(now) == len(before) and not now & before
+
     with steady(installation, tmp_path / "history", "rolling restart of NATS") as load:
         cluster.kubectl("rollout", "restart", "statefulset/kgents-nats", f"-n{NAMESPACE}")
-        seconds = 240
-        status = ("rollout", "status", "statefulset/kgents-nats", f"-n{NAMESPACE}", f"--timeout={seconds}s")
-        cluster.kubectl(*status, seconds=seconds + 10)
+        wait_until(replaced, seconds=240, what="every server of the bus was replaced")
+    assert min(ready_servers) == 2  # a quorum, at every look
     assert not load.failed, told(load.failed)
+
+
+def uids(installation: Installation, name: str) -> set[str]:
+    """Which pods there are of a part: each has an id of its own."""
+    label = f"--selector=app.kubernetes.io/name={name}"
+    found = installation.cluster.kubectl("get", "pods", f"-n{NAMESPACE}", label, "--output=json")
+    return {pod["metadata"]["uid"] for pod in json.loads(found)["items"]}
 
 
 def test_a_restart_of_the_database_loses_nothing(installation: Installation, tmp_path: Path) -> None:
@@ -159,7 +220,7 @@ def test_pods_that_are_killed_lose_nothing(installation: Installation, tmp_path:
     random = Random(seed)
     with steady(installation, tmp_path / "history", f"{KILLS} pods killed, KGENTS_SEED={seed}"):
         for _ in range(KILLS):
-            pods = [*installation.pods("kgents"), *installation.pods("kgents-nats"), *installation.pods("kgents-meter")]
-            pod = random.choice(sorted(pods))
+            names = ("kgents", "kgents-nats", "kgents-meter", "kgents-postgres")
+            pod = random.choice(sorted(pod for name in names for pod in installation.pods(name)))
             installation.cluster.kubectl("delete", "pod", pod, f"-n{NAMESPACE}", "--grace-period=0", "--force")
             ready(installation)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx2
 
 from tests.cluster.installation import NAMESPACE, Installation
+from tests.cluster.test_changes import restarted
 
 
 def test_every_workload_has_its_replicas(installation: Installation) -> None:
@@ -37,3 +40,14 @@ def test_the_servers_of_the_bus_are_on_three_nodes(installation: Installation) -
 def test_pods_are_admitted_as_restricted(installation: Installation) -> None:
     labels = installation.cluster.get("namespace", NAMESPACE, "default")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(installation: Installation) -> None:
+    before = installation.cluster.get("deployment", "kgents-api")["metadata"]["generation"]
+    value = str(time.time_ns())
+    overlay = installation.overlay(restarted("kgents-api", value))
+    done = installation.cluster.kgents("deploy", f"--overlay={overlay}", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    changes = [line for line in done.stdout.splitlines() if line.startswith(("+ ", "- "))]
+    assert any(f'kgents.dev/changed: "{value}"' in line for line in changes), done.stdout
+    assert installation.cluster.get("deployment", "kgents-api")["metadata"]["generation"] == before

@@ -227,6 +227,18 @@ def test_it_is_healthy_through_its_gateway(deployed: CompletedProcess[str]) -> N
         assert f"{name}: connected" in deployed.stderr
 
 
+@pytest.mark.usefixtures("deployed")
+def test_its_gateway_leads_from_http_to_https(production: Production) -> None:
+    trusted = ssl.create_default_context(cadata=production.secret("kgents-tls", "ca.crt"))
+    named = {"Host": HOST}
+    with httpx2.Client(verify=trusted, trust_env=False, timeout=10) as client:
+        plain = client.get(f"http://{ADDRESS}/health", headers=named)
+        assert (plain.status_code, plain.headers["location"]) == (301, f"https://{HOST}/health")
+        secured = client.get(f"https://{ADDRESS}/health", headers=named, extensions={"sni_hostname": HOST})
+        assert secured.status_code == 200
+        assert "max-age=" in secured.headers["strict-transport-security"]
+
+
 def test_its_secrets_are_complete_and_a_second_deployment_would_change_nothing(deployed: CompletedProcess[str]) -> None:
     assert "KGENTS_METER_TOKEN" in deployed.stdout
     assert "nothing would change" in deployed.stdout

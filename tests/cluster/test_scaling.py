@@ -43,7 +43,7 @@ SETTINGS = Settings(
     Rules(PREDICTED_WINDOW, [Policy("Pods", 2, 15)]),
 )
 PHASES = [0.0, 5.0, 10.0]  # when metrics-server reads for the first time is not known, but within its resolution
-SHIFT = 30  # seconds by which a step may come earlier or later than it is predicted
+SHIFT = 15  # seconds by which a step may come earlier or later than it is predicted
 
 
 class Seen(NamedTuple):
@@ -174,7 +174,8 @@ def _apart(seen: Sequence[Seen], moments: Sequence[Moment]) -> list[Seen]:
 
 
 def _is_near(each: Seen, moments: Sequence[Moment]) -> bool:
-    around = [moment.replicas for moment in moments if abs(moment.second - each.second) <= SHIFT]
+    second = min(each.second, moments[-1].second)  # after which nothing changes
+    around = [moment.replicas for moment in moments if abs(moment.second - second) <= SHIFT]
     return min(around) - 1 <= each.wanted <= max(around) + 1
 
 
