@@ -19,7 +19,7 @@ from tests.cluster.test_changes import restarted
 from tests.cluster.test_network_policies import PYTHON
 from tests.support.waiting import wait_until
 
-SECONDS = 20
+SECONDS = 12
 
 
 def api(**spec: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.support.manifests import ROOT
 from tests.support.nginx import Nginx
 
 ADDRESS = "127.0.0.77"
-SECONDS = 20
+SECONDS = 12
 
 
 def ingress() -> dict[str, Any]:
