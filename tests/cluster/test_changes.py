@@ -199,7 +199,7 @@ def test_the_bus_is_restarted_one_server_after_the_other(installation: Installat
     with steady(installation, tmp_path / "history", "rolling restart of NATS") as load:
         cluster.kubectl("rollout", "restart", "statefulset/kgents-nats", f"-n{NAMESPACE}")
         wait_until(replaced, seconds=240, what="every server of the bus was replaced")
-    assert min(ready_servers) == 2  # a quorum, at every look
+    assert min(ready_servers) >= 2  # a quorum, at every look
     assert not load.failed, told(load.failed)
 
 
