@@ -157,6 +157,7 @@ def _cluster(times: Times) -> list[Rule]:
     certificate = "certmanager_certificate_expiration_timestamp_seconds"
     hpa = "max by (namespace, horizontalpodautoscaler)"
     pods = "by (namespace, pod, container)"
+    claims = "by (namespace, persistentvolumeclaim)"
     lost = f'otelcol_exporter_send_failed_log_records{{namespace="{COLLECTOR_NAMESPACE}"}}'
     recently = times("15m")
     return [
@@ -186,6 +187,18 @@ def _cluster(times: Times) -> list[Rule]:
             TICKET,
             "{{ $labels.pod }} is held back by its CPU limit",
             "{{ $labels.container }} had to wait in {{ $value | humanizePercentage }} of its periods.",
+        ),
+        *(
+            _alert(
+                "KgentsVolumeFills",
+                f"min {claims} (kubelet_volume_stats_available_bytes{{{ours}}})"
+                f" / min {claims} (kubelet_volume_stats_capacity_bytes{{{ours}}}) < {free}",
+                times(wait),
+                severity,
+                "The volume {{ $labels.persistentvolumeclaim }} is nearly full",
+                "{{ $value | humanizePercentage }} of it is free.",
+            )
+            for severity, free, wait in ((TICKET, 0.15, "15m"), (PAGE, 0.05, "2m"))
         ),
         _alert(
             "KgentsCertificateExpires",

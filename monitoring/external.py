@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 KUBE_STATE_METRICS = "https://github.com/kubernetes/kube-state-metrics/tree/v2.18.0/docs/metrics/workload"
 CADVISOR = "https://github.com/google/cadvisor/blob/v0.53.0/docs/storage/prometheus.md"
+KUBELET = "https://kubernetes.io/docs/reference/instrumentation/metrics/"
 CERT_MANAGER = "https://cert-manager.io/docs/devops-tips/prometheus-metrics/"
 COLLECTOR = "https://opentelemetry.io/docs/collector/internal-telemetry/"
 """As its configuration in deploy/components/log-collector names them: without suffixes."""
@@ -51,6 +52,11 @@ EXTERNAL = {
             container_cpu_cfs_periods_total="namespace pod container",
             container_cpu_cfs_throttled_periods_total="namespace pod container",
             container_memory_working_set_bytes="namespace pod container",
+        ),
+        *_of(
+            KUBELET,
+            kubelet_volume_stats_available_bytes="namespace persistentvolumeclaim",
+            kubelet_volume_stats_capacity_bytes="namespace persistentvolumeclaim",
         ),
         *_of(CERT_MANAGER, certmanager_certificate_expiration_timestamp_seconds="namespace exported_namespace name"),
         *_of(

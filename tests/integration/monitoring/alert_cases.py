@@ -89,6 +89,15 @@ def _throttled(held: str) -> Series:
     }
 
 
+def _free(hundredths: str) -> Series:
+    """Of a volume."""
+    of = {"persistentvolumeclaim": "data-kgents-nats-0"}
+    return {
+        **_one("kubelet_volume_stats_available_bytes", hundredths, **of),
+        **_one("kubelet_volume_stats_capacity_bytes", "100x90", **of),
+    }
+
+
 def _pair(metric: str, one: str, other: str) -> Series:
     """Of two processes."""
     return _one(metric, one, instance="a:9464") | _one(metric, other, instance="b:9464")
@@ -234,6 +243,11 @@ CASES = [
     Case("KgentsContainerOutOfMemory", "page", "long ago", False, _killed("1x90")),
     Case("KgentsCpuThrottled", "ticket", "half of the time", True, _throttled("0+300x90")),
     Case("KgentsCpuThrottled", "ticket", "seldom", False, _throttled("0+30x90")),
+    Case("KgentsVolumeFills", "ticket", "a tenth is free", True, _free("10x90")),
+    Case("KgentsVolumeFills", "ticket", "a tenth was free for a moment", False, _free("20x40 10x2 20x50")),
+    Case("KgentsVolumeFills", "page", "a tenth is free", False, _free("10x90")),
+    Case("KgentsVolumeFills", "page", "a fiftieth is free", True, _free("20x30 2x60")),
+    Case("KgentsVolumeFills", "ticket", "a fifth is free", False, _free("20x90")),
     Case(
         "KgentsCertificateExpires",
         "ticket",
