@@ -19,7 +19,8 @@ from tests.support.waiting import wait_until
 
 ALONE = (
     "tests/cluster/",
-    "tests/docs/",
+    "tests/docs/test_documents.py",
+    "tests/docs/test_runbook.py",
     "tests/faults/test_crash_points.py",
     "tests/faults/test_freezes.py",
     "tests/faults/test_full_disks.py",
@@ -27,16 +28,21 @@ ALONE = (
     "tests/faults/test_overload.py",
     "tests/faults/test_partitions.py",
     "tests/faults/test_power_cuts.py",
-    "tests/integration/system/",
+    "tests/integration/system/test_full_disk.py",
+    "tests/integration/system/test_health.py",
+    "tests/integration/system/test_overload.py",
+    "tests/integration/system/test_ports.py",
     "tests/integration/tenants/test_authenticator.py",
     "tests/integration/tenants/test_limiter_faults.py",
 )
 # Files with few tests, each of which takes long: they start first, so that no process is left alone with one at last.
 SLOW = (
     "tests/conformance/",
+    "tests/docs/",
     "tests/faults/",
     "tests/fuzz/",
     "tests/integration/load/",
+    "tests/integration/system/",
     "tests/isolation/",
     "tests/release/",
     "tests/scan/",
