@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import hypothesis
@@ -35,6 +36,9 @@ for _name in [name for name in os.environ if name.startswith(("KGENTS_", "OTEL_"
 
 def pytest_configure() -> None:
     loopback.allow_only()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has what runs in the background ignore Ctrl-C, and so would the commands that are to hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -35,17 +35,17 @@ def run(project: Path, processes: int, **counts: int) -> list[list[str]]:
 
 
 def test_what_is_alone_comes_after_all_others_in_one_process(tmp_path: Path) -> None:
-    order = run(tmp_path, 2, contract=7, docs=4, unit=30)
-    assert sorted(folder for folder, _ in order) == ["contract"] * 7 + ["docs"] * 4 + ["unit"] * 30
-    assert [folder for folder, _ in order[-4:]] == ["docs"] * 4
+    order = run(tmp_path, 2, contract=7, cluster=4, unit=30)
+    assert sorted(folder for folder, _ in order) == ["cluster"] * 4 + ["contract"] * 7 + ["unit"] * 30
+    assert [folder for folder, _ in order[-4:]] == ["cluster"] * 4
     assert len({process for _, process in order[-4:]}) == 1
 
 
 def test_a_file_is_run_by_one_process(tmp_path: Path) -> None:
-    order = run(tmp_path, 3, contract=5, docs=1, fuzz=5, unit=5)
+    order = run(tmp_path, 3, contract=5, cluster=1, fuzz=5, unit=5)
     for folder in ("contract", "fuzz", "unit"):
         assert len({process for name, process in order if name == folder}) == 1
 
 
 def test_only_what_is_alone(tmp_path: Path) -> None:
-    assert [folder for folder, _ in run(tmp_path, 2, docs=3)] == ["docs"] * 3
+    assert [folder for folder, _ in run(tmp_path, 2, cluster=3)] == ["cluster"] * 3
