@@ -54,6 +54,33 @@ def test_one_of_an_unknown_authority_is_a_fail(authority: Authority, monkeypatch
         service.certificate(target)
 
 
+@pytest.mark.parametrize("status", [301, 308])
+def test_plain_http_that_leads_to_https_is_a_pass(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with (
+        replying(lambda _: Reply(status, {}, {"Location": f"https://{HOST}/health"})) as plain,
+        behind(authority.server(HOST, 60)) as target,
+    ):
+        monkeypatch.setattr(service, "PLAIN", int(plain.rpartition(":")[2]))
+        assert "HTTP leads to HTTPS" in service.certificate(target).detail
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(200, {}), (301, {"Location": f"http://{HOST}/elsewhere"}), (301, {}), (404, {})]
+)
+def test_plain_http_that_is_served_or_led_elsewhere_is_a_fail(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, status: int, headers: dict[str, str]
+) -> None:
+    with (
+        replying(lambda _: Reply(status, {"status": "ok"}, headers)) as plain,
+        behind(authority.server(HOST, 60)) as target,
+    ):
+        monkeypatch.setattr(service, "PLAIN", int(plain.rpartition(":")[2]))
+        with pytest.raises(Broken, match=f"Plain HTTP is answered {status}"):
+            service.certificate(target)
+
+
 def test_a_gateway_without_tls_is_a_fail() -> None:
     with behind(None) as target, pytest.raises(Broken, match="no TLS"):
         service.certificate(target)

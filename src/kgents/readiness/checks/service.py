@@ -20,6 +20,7 @@ COUNTED_WITHIN = 30.0  # seconds from an answer until the meter has counted it
 LOOK = 0.5
 AGAIN = 5.0  # seconds in which a second count of an event would come
 CERTIFICATE_LEFT = 14 * 86_400  # seconds; cert-manager renews a certificate of 90 days when 30 are left
+PLAIN = 80  # the port at which a gateway answers plain HTTP
 MUST = ("sql", "nats", "meter")
 
 
@@ -192,7 +193,7 @@ def certificate(target: Target) -> Found:
     if left < CERTIFICATE_LEFT:
         raise Broken(f"The certificate of {host} ends in {left / 86_400:.0f} days.", seen)
     try:
-        plain = health.get(entrance, "/health", tls=False, port=80)
+        plain = health.get(entrance, "/health", tls=False, port=PLAIN)
     except Unavailable:
         return Found(f"{version}, {left / 86_400:.0f} days left; nothing answers plain HTTP.", seen)
     if not (plain.is_redirect and plain.headers.get("location", "").startswith("https://")):
