@@ -208,13 +208,17 @@ class Installation(Reached):
 
     def pods(self, name: str, component: str = "") -> list[str]:
         """The names of the pods of a part of it that run, and are to go on."""
+        return [pod["name"] for pod in self.running(name, component)]
+
+    def running(self, name: str, component: str = "") -> list[dict[str, Any]]:
+        """The metadata of these pods."""
         labels = f"app.kubernetes.io/name={name}" + (f",app.kubernetes.io/component={component}" if component else "")
         found = self.cluster.kubectl(
             *("get", "pods", f"-n{self.namespace}", f"--selector={labels}", "--field-selector=status.phase=Running"),
             "--output=json",
         )
         pods = [each["metadata"] for each in json.loads(found)["items"]]
-        return [pod["name"] for pod in pods if "deletionTimestamp" not in pod]
+        return [pod for pod in pods if "deletionTimestamp" not in pod]
 
     def address(self, service: str) -> str:
         """A Service's own address."""

@@ -69,9 +69,10 @@ def streaming(installation: Installation) -> Iterator[None]:
 
     def read(tenant: Tenant) -> None:
         path, body = f"/v1/sessions/{tenant.session()}/runs", {"input": LONG, "mode": "stream"}
-        with suppress(httpx2.HTTPError), tenant.http.stream("POST", path, json=body) as response:
-            run = response.headers["x-run-id"]
-            seen.extend(read_events(response.raise_for_status()))
+        with tenant.http.stream("POST", path, json=body) as response:
+            run = response.raise_for_status().headers["x-run-id"]
+            with suppress(httpx2.HTTPError):
+                seen.extend(read_events(response))  # up to where it breaks
         wait_until(lambda: ended(tenant.http, run, seen), seconds=120, what="the stream has been read to its end")
 
     with tenant_of(installation) as tenant, ThreadPoolExecutor(1) as pool:
@@ -205,9 +206,7 @@ def test_the_bus_is_restarted_one_server_after_the_other(installation: Installat
 
 def uids(installation: Installation, name: str) -> set[str]:
     """Which pods there are of a part: each has an id of its own."""
-    label = f"--selector=app.kubernetes.io/name={name}"
-    found = installation.cluster.kubectl("get", "pods", f"-n{NAMESPACE}", label, "--output=json")
-    return {pod["metadata"]["uid"] for pod in json.loads(found)["items"]}
+    return {pod["uid"] for pod in installation.running(name)}
 
 
 def test_a_restart_of_the_database_loses_nothing(installation: Installation, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def digest(archive: Path) -> str:
 if FULL:
 
     def test_the_same_inputs_give_the_same_image(archive: Path) -> None:
-        """It takes four minutes more, so that only the full counts have it.
+        """It takes two minutes more, so that only the full counts have it.
 
         Two builds from the beginning have one digest. One that keeps steps of an earlier build has the same layers; its
         configuration may tell of the earlier one's commit and moments.

@@ -17,6 +17,7 @@ from kubernetes_validate import validate
 from kgents import config
 from kgents.api.source import Proxies
 from kgents.load.autoscaler import OURS, Settings
+from kgents.load.component import at
 from tests.support.manifests import OVERLAYS, ROOT, containers_of, pod_of, rendered
 
 VERSION = "1.34"
@@ -204,21 +205,12 @@ def interruptions(deployment: dict[str, Any], settings: config.Settings) -> dict
         (*CONTAINER, "livenessProbe", "httpGet"): alive,
         (*CONTAINER, "readinessProbe", "httpGet"): ready,
     }
-    found = {path: seen for path, value in wanted.items() if (seen := _at(spec, path)) != value}
-    sleep, grace = _at(spec, SLEEP) or 0, _at(spec, GRACE) or 0
+    found = {path: seen for path, value in wanted.items() if (seen := at(spec, path)) != value}
+    sleep, grace = at(spec, SLEEP) or 0, at(spec, GRACE) or 0
     if sleep < 1:
         found[SLEEP] = sleep
     if grace <= sleep + settings.shutdown_delay + settings.shutdown_grace + ENDING:
         found[GRACE] = grace
-    return found
-
-
-def _at(found: Any, path: Place) -> Any:
-    for part in path:
-        try:
-            found = found[part]
-        except (KeyError, IndexError, TypeError):
-            return None
     return found
 
 

@@ -91,7 +91,7 @@ def differences(proposal: Proposal, objects: Iterable[Mapping[str, Any]]) -> lis
     return [
         f"{kind} {name}: {'.'.join(map(str, path))} is {seen}, not {value}"
         for kind, name, path, value in _numbers(proposal)
-        if (seen := _at(by_name.get((kind, name)), path)) != value
+        if (seen := at(by_name.get((kind, name)), path)) != value
     ]
 
 
@@ -113,7 +113,8 @@ def _numbers(proposal: Proposal) -> list[tuple[str, str, Sequence[str | int], ob
     ]
 
 
-def _at(value: Any, path: Sequence[str | int]) -> Any:
+def at(value: Any, path: Sequence[str | int]) -> Any:
+    """What is at a place in an object; None where there is no such place."""
     for part in path:
         try:
             value = value[part]
