@@ -40,8 +40,8 @@ def test_what_holds_is_a_pass(installation: Installation, tmp_path: Path) -> Non
 
 
 def test_a_killed_pod_fails_no_request(installation: Installation, tmp_path: Path) -> None:
-    found = verdicts(installation, tmp_path, "A7", options=("--disrupt",))["A7"]
-    assert found["verdict"] == "pass", found["detail"]
+    found = verdicts(installation, tmp_path, "A7", options=("--disrupt",))
+    assert {name: each["detail"] for name, each in found.items() if each["verdict"] != "pass"} == {}
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class MeterClient:
 
     async def _request(self, method: str, path: str, refusals: Container[int], **options: Any) -> httpx2.Response:
         try:
-            response = await self._client.request(method, path, **options)
+            response = await self._sent(method, path, **options)
         except httpx2.HTTPError as error:
             raise MeterUnavailable(type(error).__name__) from error
         if response.is_success:
@@ -128,6 +128,15 @@ class MeterClient:
         if response.status_code in refusals:
             raise MeterRefused(f"The meter refused: {said}")
         raise MeterUnavailable(said)
+
+    async def _sent(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        """Send once, or twice where the connection ends without an answer. A server may close an idle one just as it is
+        used again (RFC 9112, section 9.3.1), which says nothing of its health; and nothing is counted twice.
+        """
+        try:
+            return await self._client.request(method, path, **options)
+        except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+            return await self._client.request(method, path, **options)
 
 
 def _detail(response: httpx2.Response) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
@@ -130,6 +132,27 @@ async def test_events_go_to_the_path_that_is_set(recorder: Recorder, recorded: M
 async def test_202_is_as_good_as_204(recorder: Recorder, recorded: MeterClient) -> None:
     recorder.status = 202
     await recorded.ingest(b"[]")
+
+
+async def test_a_connection_that_the_server_ends_as_it_is_used_again_is_no_fault_of_the_meter() -> None:
+    asked = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, keep the connection, and end it at the next one without a word."""
+        nonlocal asked
+        for answer in (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", b""):
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                asked += 1
+                writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(once, "127.0.0.1", 0) as server:
+        client = MeterClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "secret")
+        for _ in range(3):
+            await client.ping()
+        await client.aclose()
+    assert asked == 5  # two of them in vain
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
