@@ -1,5 +1,7 @@
-"""A pytest plugin that shares the tests out among processes, a file at a time, and runs those alone, and last, that a
-busy machine would fail: they await something within seconds, as a user would.
+"""A pytest plugin that shares the tests out among processes, a file at a time.
+
+Last come those that a busy machine would fail, since they await something within seconds, as a user would: first those
+that wait for most of their time, beside each other only, then one after the other those that need the whole machine.
 
 `scripts/test` loads it, with pytest-xdist, and names in KGENTS_PREPARING the process that builds what the tests in a
 cluster need: while that works, the machine is busy.
@@ -19,8 +21,6 @@ from tests.support.waiting import wait_until
 
 ALONE = (
     "tests/cluster/",
-    "tests/docs/test_documents.py",
-    "tests/docs/test_runbook.py",
     "tests/faults/test_crash_points.py",
     "tests/faults/test_freezes.py",
     "tests/faults/test_full_disks.py",
@@ -28,9 +28,13 @@ ALONE = (
     "tests/faults/test_overload.py",
     "tests/faults/test_partitions.py",
     "tests/faults/test_power_cuts.py",
+    "tests/integration/system/test_overload.py",
+)
+QUIET = (
+    "tests/docs/test_documents.py",
+    "tests/docs/test_runbook.py",
     "tests/integration/system/test_full_disk.py",
     "tests/integration/system/test_health.py",
-    "tests/integration/system/test_overload.py",
     "tests/integration/system/test_ports.py",
     "tests/integration/tenants/test_authenticator.py",
     "tests/integration/tenants/test_limiter_faults.py",
@@ -50,33 +54,54 @@ SLOW = (
 PREPARED_WITHIN = 1800.0  # seconds
 LONG = 60.0  # seconds
 TOLD = 12  # lines of a failure
+FEW = 2  # tests that a process always has: it runs one when it knows the next
 _ALONE = "alone"
 
 
 class Scheduler(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist ships no types: its class is Any
-    """Ends all processes but one when nothing else is left to share out, and gives that one the files that are alone
-    once the others have done their last test.
+    """Gives out the files that are quiet when the others have been run but for a few tests; then ends all processes but
+    one, and gives that one the files that are alone once the others have done their last test.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         return _ALONE if nodeid.startswith(ALONE) else str(super()._split_scope(nodeid))
 
     def _assign_work_unit(self, node: Any) -> None:
-        if next(iter(self.workqueue)) == _ALONE:
-            self.workqueue.move_to_end(_ALONE)
-        if slow := next((scope for scope in self.workqueue if scope.startswith(SLOW)), None):
+        for last in [*filter(_is_quiet, self.workqueue), *filter(_ALONE.__eq__, self.workqueue)]:
+            self.workqueue.move_to_end(last)
+        if slow := next((scope for scope in self.workqueue if _is_slow(scope)), None):
             self.workqueue.move_to_end(slow, last=False)
         super()._assign_work_unit(node)
 
     def _reschedule(self, node: Any) -> None:
-        if list(self.workqueue) != [_ALONE]:
+        if any(scope != _ALONE and not _is_quiet(scope) for scope in self.workqueue):
             super()._reschedule(node)
-            return
+        elif not any(self._busy(each) for each in self.nodes):
+            for each in self.nodes:
+                if list(self.workqueue) == [_ALONE]:
+                    self._end(each)
+                else:
+                    super()._reschedule(each)
+
+    def _busy(self, node: Any) -> bool:
+        """Whether a process has still to run more than a few of the tests that keep the machine busy."""
+        work = {scope: tests for scope, tests in self.assigned_work[node].items() if not _is_quiet(scope)}
+        return bool(self._pending_of(work) > FEW) and _ALONE not in work
+
+    def _end(self, node: Any) -> None:
         last, *others = self.nodes
         if node is not last and not node.shutting_down:
             node.shutdown()  # after the tests that it has
         if not any(self._pending_of(self.assigned_work[other]) for other in others):
             super()._reschedule(last)
+
+
+def _is_quiet(scope: str) -> bool:
+    return scope.startswith(QUIET)
+
+
+def _is_slow(scope: str) -> bool:
+    return scope.startswith(SLOW) and not _is_quiet(scope)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -115,7 +140,7 @@ def _end(report: pytest.TestReport) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What runs alone waits until the builder has ended."""
     builder = os.environ.get("KGENTS_PREPARING")
-    if builder and item.nodeid.startswith(ALONE):
+    if builder and item.nodeid.startswith((*ALONE, *QUIET)):
         wait_until(
             lambda: start_of(int(builder)) is None, seconds=PREPARED_WITHIN, what="the cluster's parts are built"
         )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from tests.support import parallel
 
+FILES = {"quiet": parallel.QUIET[0], "calm": parallel.QUIET[1], "still": parallel.QUIET[-1]}
 ROOT = Path(parallel.__file__).parents[2]
 SOURCE = """
 import os, pytest
@@ -23,9 +27,9 @@ def run(project: Path, processes: int, **counts: int) -> list[list[str]]:
     """The tests in the order in which they ran: folder and process."""
     (project / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
     for name, count in counts.items():
-        folder = project / "tests" / name
-        folder.mkdir(parents=True)
-        (folder / "test_it.py").write_text(SOURCE.format(name=name, count=count))
+        file = project / FILES.get(name, f"tests/{name}/test_it.py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(SOURCE.format(name=name, count=count))
     command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.support.parallel", "-n", str(processes)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command += ["-p", "no:cacheprovider", "--import-mode=importlib"]
@@ -39,6 +43,25 @@ def test_what_is_alone_comes_after_all_others_in_one_process(tmp_path: Path) -> 
     assert sorted(folder for folder, _ in order) == ["cluster"] * 4 + ["contract"] * 7 + ["unit"] * 30
     assert [folder for folder, _ in order[-4:]] == ["cluster"] * 4
     assert len({process for _, process in order[-4:]}) == 1
+
+
+def test_what_is_quiet_comes_between_beside_each_other(tmp_path: Path) -> None:
+    order = run(tmp_path, 2, quiet=6, calm=6, cluster=3, contract=20, unit=20)
+    folders = [folder for folder, _ in order]
+    quiet = [place for place, folder in enumerate(folders) if folder in ("quiet", "calm")]
+    assert len(order) == 55
+    assert folders[-3:] == ["cluster"] * 3
+    assert quiet[0] >= 40 - 2 * parallel.FEW  # each process has a few of the others left
+    assert {process for folder, process in order if folder in ("quiet", "calm")} == {"gw0", "gw1"}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_whatever_there_is_is_run_once(tmp_path: Path, processes: int) -> None:
+    for number, counts in enumerate(
+        ({"quiet": 1}, {"quiet": 1, "cluster": 1}, {"quiet": 3, "calm": 3, "still": 1}, {"unit": 1, "still": 4})
+    ):
+        (project := tmp_path / str(number)).mkdir()
+        assert Counter(folder for folder, _ in run(project, processes, **counts)) == counts
 
 
 def test_a_file_is_run_by_one_process(tmp_path: Path) -> None:
