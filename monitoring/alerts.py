@@ -110,6 +110,14 @@ def _usage(times: Times) -> list[Rule]:
             "By {{ $value | humanize }} units of {{ $labels.meter }}, and nothing is on its way.",
         ),
         _alert(
+            "KgentsInvoiceDifference",
+            "sum by (namespace) (increase(kgents_invoice_differences_total[1d])) > 0".replace("1d", times("1d")),
+            "",
+            PAGE,
+            "A new invoice of {{ $labels.namespace }} is not what the ledger says",
+            "{{ $value | humanize }} meters of invoices of the last day differ from the ledger's events.",
+        ),
+        _alert(
             "KgentsReconcileStale",
             "time() - max by (namespace) (kgents_reconcile_last_success_timestamp_seconds) > " + times.number("1h"),
             times("15m"),

@@ -51,6 +51,11 @@ def overview() -> dashboard.Dashboard:
                 says="Units by which ledger and meter differ. 0 is right; while usage waits, it is what waits.",
                 bad=1,
             ),
+            number(
+                "Revenue today",
+                f"sum by (currency) (max by (namespace, currency) (kgents_revenue_today_minor_units{{{PLACE}}}))",
+                says="Minor units (cents) since midnight UTC: each plan's fee by time, and what was used at its price.",
+            ),
             row("Traffic"),
             graph(
                 "Requests by route",

@@ -30,6 +30,7 @@ from kgents.api.limits import RateLimits
 from kgents.api.services import Services
 from kgents.api.source import Proxies
 from kgents.api.transport import Protocol, allow_connections, close_idle
+from kgents.billing.service import BillingService
 from kgents.bus.model import BusUnavailable
 from kgents.bus.monitor import verify_durable
 from kgents.bus.nats import Bus
@@ -56,6 +57,7 @@ from kgents.tenants.authenticator import Authenticator
 from kgents.tenants.ratelimit import Limiter, open_limiter
 from kgents.tenants.service import KeyService, TenantService
 from kgents.workers.auditor import Auditor
+from kgents.workers.invoicer import Invoicer
 from kgents.workers.meter_sink import MeterSink
 from kgents.workers.relay import Relay
 from kgents.workers.runs import RunWorker
@@ -338,6 +340,7 @@ def _limiter(parts: Parts) -> Limiter:
 
 def _services(parts: Parts) -> Services:
     settings = parts.settings
+    tenants = TenantService(parts.clock)
     peppers = keys.parse_peppers(settings.pepper.get_secret_value())
     return Services(
         settings=settings,
@@ -355,9 +358,10 @@ def _services(parts: Parts) -> Services:
         planner=parts.planner,
         catalog=Catalog(parts.store, parts.feed.fresh),
         executor=parts.executor,
-        tenants=TenantService(parts.clock),
+        tenants=tenants,
         keys=KeyService(parts.clock, peppers),
         audit=AuditService(parts.clock),
+        billing=BillingService(parts.clock, tenants),
     )
 
 
@@ -398,6 +402,7 @@ async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
         parts.spawn(sweeper.run(), "sweeper")
         parts.spawn(streams.run(), "stream gauges")
         parts.spawn(auditor.run(), "auditor")
+        parts.spawn(Invoicer(parts.store, parts.metrics, parts.clock, settings.invoice_delay).run(), "invoicer")
         parts.spawn(_watch_meter(parts), "meter gauge")
         async with _telemetry(parts, metrics):
             ready()

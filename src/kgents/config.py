@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     # (`kgents usage reconcile --repair`), it has them counted twice.
     meter_source: str = "kgents"
     reconcile_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
+    invoice_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3600.0
 
     redis_url: SecretStr | None = None
 

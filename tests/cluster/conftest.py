@@ -82,6 +82,17 @@ def _control(verb: str) -> None:
     subprocess.run([sys.executable, "-m", "cluster", verb], cwd=ROOT, check=True)
 
 
+def invoices_at_once() -> dict[str, Any]:
+    """Workers that leave no month open after its end, nor a subscription."""
+    environment = [{"name": "KGENTS_INVOICE_DELAY", "value": "0"}]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kgents-worker", "namespace": "kgents-agents"},
+        "spec": {"template": {"spec": {"containers": [{"name": "worker", "env": environment}]}}},
+    }
+
+
 @pytest.fixture(scope="session")
 def installation(cluster: Cluster) -> Installation:
     """The conformance overlay, deployed as docs/operations/deploy.md says."""
@@ -91,13 +102,13 @@ def installation(cluster: Cluster) -> Installation:
         "postgres": images.POSTGRES,
         "log-collector": images.LOG_COLLECTOR,
     }
-    changes: list[dict[str, Any]] = []
+    changes = [invoices_at_once()]
     if "KGENTS_TEST_KUBECONFIG" in os.environ:
         found = names
     else:
         archives = images.build()
         found = {name: images.load(archives[image])[0] for name, image in names.items()}
-        changes = [logs_of_each_node()]
+        changes.append(logs_of_each_node())
     made = Installation(cluster, found, changes)
     if not made.is_there():
         made.follow(DOCUMENT, "### Secrets")

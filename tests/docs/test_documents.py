@@ -68,6 +68,13 @@ def test_a_shell_block_of_export_and_erasure(up: Up, tmp_path: Path, block: str)
     assert done.stdout.strip() or done.stderr.strip()
 
 
+@pytest.mark.parametrize("block", blocks("docs/operations/billing.md", "sh"))
+def test_a_shell_block_of_billing(up: Up, tmp_path: Path, block: str) -> None:
+    done = typed(block, environment(up), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() or done.stderr.strip()
+
+
 @pytest.mark.parametrize("block", blocks("docs/saas/autoscaling.md", "sh"))
 def test_a_shell_block_of_autoscaling(tmp_path: Path, block: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
+
 from kgents.api.response_shapes import run_id_of
+from kgents.tenants.model import PLATFORM
+from tests.isolation.catalog import PLATFORM_PATHS
 from tests.support.up import UNMEASURED, Up
+from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
 Caller = str
@@ -105,6 +110,7 @@ def _things(up: Up, key: str) -> dict[str, list[str]]:
         "keys": ("/v1/api-keys", {"name": "", "role": "viewer"}),
         "sessions": ("/v1/sessions", {"agent": "echo"}),
         "tenants": ("/v1/tenants", {"name": ""}),
+        "plans": ("/v1/plans", {"name": "", "currency": "eur"}),
         "responses": ("/v1/responses", ended),
         "runs": ("/v1/responses", ended),
         "running_responses": ("/v1/responses", running),
@@ -116,11 +122,34 @@ def _things(up: Up, key: str) -> dict[str, list[str]]:
             found[name] = []
             for number in range(8):
                 named = {**body, "name": f"made-{number}"} if "name" in body else body
-                answer = (admin if name == "tenants" else caller).post(path, json=named)
+                answer = (admin if path in PLATFORM_PATHS else caller).post(path, json=named)
                 answer.raise_for_status()
                 found[name].append(str(answer.json()["id"]))
+        own = caller.get("/v1/tenant").raise_for_status().json()["id"]
+        found["billed"] = [own if own != PLATFORM else found["tenants"][0]]
+        found["invoices"] = _invoices(admin, found["billed"][0], found["plans"])
+        for tenant in found["tenants"][1:4]:
+            _subscribe(admin, tenant, found["plans"][0])
     for name in ("runs", "running_runs"):
         found[name] = [run_id_of(response) for response in found[name]]
+    return found
+
+
+def _subscribe(admin: httpx2.Client, tenant: str, plan: str) -> None:
+    admin.put(f"/v1/tenants/{tenant}/subscription", json={"plan": plan}).raise_for_status()
+
+
+def _invoices(admin: httpx2.Client, tenant: str, plans: list[str]) -> list[str]:
+    """The ids of a tenant's invoices, each for a plan that it has left; on the last one it stays."""
+    for plan in plans[:4]:
+        _subscribe(admin, tenant, plan)
+    path = f"/v1/tenants/{tenant}/invoices"
+
+    def made() -> list[str]:
+        found = [str(each["id"]) for each in admin.get(path).raise_for_status().json()["data"]]
+        return found if len(found) == 3 else []
+
+    found: list[str] = wait_until(made, seconds=30, what="the invoices are made")
     return found
 
 

@@ -10,9 +10,12 @@ import schemathesis
 
 # The ids and names of the callers' own keys, tenants and agent, which no request of theirs may end.
 KEPT = frozenset(os.environ.get("KGENTS_FUZZ_KEPT", "").split())
-ENDING = ("revoke_api_key", "rotate_api_key", "update_tenant", "update_agent", "delete_agent")
+ENDING = (
+    *("revoke_api_key", "rotate_api_key", "update_tenant", "update_agent", "delete_agent"),
+    *("set_subscription", "end_subscription"),
+)
 ELSEWHERE = "not-a-callers-own"
-NAMED = ("create_agent", "create_tenant")
+NAMED = ("create_agent", "create_plan", "create_tenant")
 # What is created can be deleted; a request that is sent again is answered as the first one was, also after that.
 DELETABLE = ("create_agent", "create_response", "create_session")
 
@@ -49,10 +52,12 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
-    """Let pass that a key can be seen after its DELETE, as the document says: it must then be shown as revoked; and
-    that there is nothing where a request was aimed elsewhere.
+    """Let pass that a key and a plan can be seen after their DELETE, as the document says: they must then be shown as
+    revoked and archived; and that there is nothing where a request was aimed elsewhere.
     """
     if ELSEWHERE in (case.path_parameters or {}).values():
         return type(failure).__name__ != "EnsureResourceAvailability"
-    of_a_key = case.operation.path.startswith("/v1/api-keys/")
-    return not (type(failure).__name__ == "UseAfterFree" and of_a_key and b'"status":"revoked"' in response.content)
+    if type(failure).__name__ != "UseAfterFree":
+        return True
+    ended = {"/v1/api-keys/": b'"status":"revoked"', "/v1/plans/": b'"archived_at":"'}
+    return not any(case.operation.path.startswith(path) and mark in response.content for path, mark in ended.items())

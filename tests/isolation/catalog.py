@@ -16,6 +16,7 @@ PATHS = {
     "response_id": "response",
     "key_id": "key",
     "tenant_id": "tenant",
+    "invoice_id": "invoice",
     "model": "agent",
 }
 QUERIES = {"after": "run", "agent_id": "agent", "session_id": "session", "run": "run"}
@@ -23,7 +24,7 @@ HEADERS = {"Idempotency-Key": "idempotency key"}
 FIELDS = {"model": "agent", "agent": "agent", "previous_response_id": "response"}
 
 # Inputs that name none. A name that is given is the tenant's own: two tenants may give the same (test_names.py).
-PLAIN_PATHS = {"version"}
+PLAIN_PATHS = {"version", "plan_id"}  # plans are the platform's
 PLAIN_QUERIES = {
     *("limit", "stream", "starting_after", "status", "meter", "from", "to", "window", "group_by"),
     "verbose",
@@ -45,9 +46,12 @@ PLAIN_FIELDS = {
         *("reasoning", "include", "truncation", "service_tier", "safety_identifier", "prompt_cache_key"),
         *("max_tool_calls",),
     },
+    "InvoiceChange": {"status"},
+    "PlanRequest": {"name", "currency", "monthly_fee", "prices", "quotas"},
     "RotateRequest": {"overlap_seconds"},
     "RunRequest": {"input", "mode", "max_output_tokens", "temperature", "output_schema"},
     "SessionRequest": {"metadata"},
+    "SubscriptionRequest": {"plan"},
     "TenantChange": {"name", "status", "requests_per_minute", "tokens_per_minute", "quotas"},
     "TenantRequest": {"name", "status", "requests_per_minute", "tokens_per_minute", "quotas"},
 }
@@ -64,12 +68,15 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"model": "", "input": "hello", "previous_response_id": "", **way}
         for way in ({}, {"stream": True}, {"background": True})
     ],
+    "InvoiceChange": [{"status": "void"}],
+    "PlanRequest": [{"name": "{new}", "currency": "eur"}],
     "RotateRequest": [{"overlap_seconds": 86_400}],
     "RunRequest": [{"input": "hello", "mode": mode} for mode in ("wait", "stream", "background")],
     "SessionRequest": [{"agent": ""}],
+    "SubscriptionRequest": [{"plan": "plan_01ARZ3NDEKTSV4RRFFQ69G5FAV"}],
     "TenantChange": [{"name": "taken over", "status": "suspended"}],
     "TenantRequest": [{"name": "one more"}],
 }
 
 # Operations of the platform's administrators, which tenants' keys are refused with 403.
-PLATFORM_PATHS = ("/v1/tenants",)
+PLATFORM_PATHS = ("/v1/tenants", "/v1/plans")

@@ -31,6 +31,8 @@ def running(dialect: str, data: Path, *, plant: str = "", **environment: str) ->
             name = server.create_database()
             environment |= server.environment(name)
         module = "tests.isolation.planted" if plant else "kgents.cli.main"
-        up = Up(data, environment={"PLANT": plant, **UNMEASURED, **environment}, module=module).start()
+        up = Up(
+            data, environment={"PLANT": plant, "KGENTS_INVOICE_DELAY": "0", **UNMEASURED, **environment}, module=module
+        ).start()
         stack.callback(up.stop)
         yield System(up, server, name)

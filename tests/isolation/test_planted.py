@@ -17,7 +17,7 @@ from tests.support.results import record
 
 FULL = bool(os.environ.get("KGENTS_FULL"))
 
-AGENTS, TENANTS, USAGE = (f"kgents.{room}.repository" for room in ("agents", "tenants", "usage"))
+AGENTS, TENANTS, USAGE, BILLING = (f"kgents.{room}.repository" for room in ("agents", "tenants", "usage", "billing"))
 SUMS = "kgents.usage.sums"
 READS = [f"{AGENTS}:run_by_id"]
 if FULL:
@@ -26,6 +26,7 @@ if FULL:
         f"{AGENTS}:list_runs",
         *(f"{TENANTS}:{name}" for name in ("key_by_id", "list_keys", "list_audit")),
         *(f"{USAGE}:events_of", f"{SUMS}:kept"),
+        *(f"{BILLING}:{name}" for name in ("open_subscription", "invoice_by_id", "list_invoices")),
     ]
 
 

@@ -51,13 +51,13 @@ class Tenant:
         """Everything that the owner sees, but for the times at which keys were last used, and for the events of runs
         that are not finished, which have no end.
         """
-        pages = ("agents", "sessions", "runs", "api-keys", "usage/events", "audit-log")
+        pages = ("agents", "sessions", "runs", "api-keys", "usage/events", "audit-log", "invoices")
         seen: dict[str, Any] = {page: self.get(f"/v1/{page}", limit=100) for page in pages}
         for page in seen.values():
             assert not page["has_more"], "the view must be whole"
         for key in seen["api-keys"]["data"]:
             key.pop("last_used_at")
-        seen |= {path: self.get(path) for path in ("/v1/usage", "/v1/usage/balance", "/v1/tenant")}
+        seen |= {path: self.get(path) for path in ("/v1/usage", "/v1/usage/balance", "/v1/tenant", "/v1/subscription")}
         for agent in seen["agents"]["data"]:
             seen[f"versions of {agent['id']}"] = self.get(f"/v1/agents/{agent['id']}/versions", limit=100)
         for session in seen["sessions"]["data"]:
@@ -92,6 +92,7 @@ def tenant_with_everything(up: Reached) -> Iterator[Tenant]:
         tenant.texts = [name, *names.values()]
         stack.callback(_end_running, tenant)
         _fill(tenant)
+        _bill(tenant, admin)
         yield tenant
 
 
@@ -177,6 +178,18 @@ def _fill(tenant: Tenant) -> None:
         "usage event": [event["id"] for event in events[:2]],
         "audit entry": [entry["id"] for entry in tenant.get("/v1/audit-log", limit=100)["data"][:2]],
     }
+
+
+def _bill(tenant: Tenant, admin: httpx2.Client) -> None:
+    """Put the tenant on one plan and then on another, so that there is an invoice for the first."""
+    for _ in range(2):
+        plan = {"name": canary("plan"), "currency": "eur"}
+        made = admin.post("/v1/plans", json=plan).raise_for_status().json()
+        path = f"/v1/tenants/{tenant.id}/subscription"
+        subscription = admin.put(path, json={"plan": made["id"]}).raise_for_status().json()
+        tenant.texts += [made["id"], made["name"], subscription["id"]]
+    invoices = wait_until(lambda: tenant.get("/v1/invoices")["data"], seconds=30, what="the invoice is made")
+    tenant.refs["invoice"] = [invoices[0]["id"]]
 
 
 def _going_on(text: str) -> str:

@@ -30,6 +30,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator
     environment = {
         "KGENTS_PROVIDERS__up__BASE_URL": upstream.url,
         "KGENTS_PROVIDERS__up__API_KEY": "sk-of-the-operator",
+        "KGENTS_INVOICE_DELAY": "0",
         "KGENTS_EGRESS_ALLOW": json.dumps([OUTSIDE]),
         "KGENTS_TRUSTED_PROXIES": json.dumps(["127.0.0.1"]),
     }

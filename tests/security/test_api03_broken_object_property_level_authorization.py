@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from kgents.tenants import keys
-from tests.isolation.catalog import BODIES, FIELDS
+from tests.isolation.catalog import BODIES, FIELDS, PLATFORM_PATHS
 from tests.security.operations import MUTATING, operations_of
 from tests.support.refusals import refused
 from tests.support.tenants import Tenant
@@ -25,7 +25,7 @@ def test_every_body_refuses_what_it_does_not_know(up: Up, tenant: Tenant, docume
         for operation in operations_of(document):
             if operation.method not in MUTATING or not operation.schema:
                 continue
-            client = admin if operation.path.startswith("/v1/tenants") else tenant.http
+            client = admin if operation.path.startswith(PLATFORM_PATHS) else tenant.http
             valid = {
                 name: "echo" if name in FIELDS and not value else uuid4().hex if value == "{new}" else value
                 for name, value in BODIES[operation.schema][0].items()

@@ -20,6 +20,7 @@ import httpx2
 import pytest
 
 from kgents.api.transport import HEAD_SECONDS, MAX_HEADERS, SWEEP
+from tests.isolation.catalog import PLATFORM_PATHS
 from tests.support.raw_http import exchange
 from tests.support.refusals import refused
 from tests.support.tenants import Tenant
@@ -187,7 +188,7 @@ def test_no_list_is_longer_than_a_page(attacker: Tenant, up: Up, document: dict[
     with up.admin() as admin:
         for path in lists:
             for limit in ("101", "1000000", "-1"):
-                client = admin if path.startswith("/v1/tenants") else attacker.http
+                client = admin if path.startswith(PLATFORM_PATHS) else attacker.http
                 refused(client.get(path.replace("{agent}", "echo"), params={"limit": limit}), 422)
 
 

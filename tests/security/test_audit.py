@@ -11,9 +11,37 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from kgents.tenants.model import PLATFORM
+from tests.isolation.catalog import PLATFORM_PATHS
 from tests.security.operations import MUTATING, operations_of
 from tests.support.tenants import Tenant
 from tests.support.up import Up
+from tests.support.waiting import wait_until
+
+
+def plan(tenant: Tenant) -> str:
+    """The id of a new plan, which costs something."""
+    body = {"name": uuid4().hex, "currency": "eur", "prices": [{"meter": "runs", "amount": 100}]}
+    with tenant.up.admin() as admin:
+        return str(admin.post("/v1/plans", json=body).raise_for_status().json()["id"])
+
+
+def subscribed(tenant: Tenant) -> str:
+    """The path of the tenant's subscription, on a new plan."""
+    path = f"/v1/tenants/{tenant.id}/subscription"
+    with tenant.up.admin() as admin:
+        admin.put(path, json={"plan": plan(tenant)}).raise_for_status()
+    return path
+
+
+def invoice(tenant: Tenant) -> str:
+    """The id of an invoice of the tenant."""
+    subscribed(tenant)
+    tenant.run("hello")
+    subscribed(tenant)
+    made = wait_until(lambda: tenant.http.get("/v1/invoices").json()["data"], seconds=30, what="the invoice is made")
+    return str(made[0]["id"])
+
 
 WORK = {
     *("create_chat_completion", "create_response", "delete_response", "cancel_response", "create_run", "cancel_run"),
@@ -32,6 +60,17 @@ ADMINISTRATIVE: dict[str, tuple[str, Callable[[Tenant], tuple[str, dict[str, Any
     "create_tenant_api_key": (
         "api_key.create",
         lambda t: (f"/v1/tenants/{t.id}/api-keys", {"name": "k", "role": "owner"}),
+    ),
+    "create_plan": ("plan.create", lambda _: ("/v1/plans", {"name": uuid4().hex, "currency": "eur"})),
+    "archive_plan": ("plan.archive", lambda t: (f"/v1/plans/{plan(t)}", None)),
+    "set_subscription": (
+        "subscription.create",
+        lambda t: (f"/v1/tenants/{t.id}/subscription", {"plan": plan(t)}),
+    ),
+    "end_subscription": ("subscription.end", lambda t: (subscribed(t), None)),
+    "update_invoice": (
+        "invoice.update",
+        lambda t: (f"/v1/tenants/{t.id}/invoices/{invoice(t)}", {"status": "void"}),
     ),
 }
 """For each operation of administration the action that the log names, and a request."""
@@ -63,13 +102,14 @@ def test_it_is_written_who_did_what_when_and_from_where(
     request_id = f"audited-{uuid4().hex}"
     headers = {"X-Request-Id": request_id, "X-Forwarded-For": "203.0.113.7, 198.51.100.77"}
     with up.admin() as admin:
-        client = admin if path.startswith("/v1/tenants") else tenant.http
+        client = admin if path.startswith(PLATFORM_PATHS) else tenant.http
         key_id = client.headers["Authorization"][10:26]
         answer = client.request(operation.method, path, json=body, headers=headers)
     assert answer.is_success, answer.text
     concerned = answer.json()["id"] if operation_id == "create_tenant" else tenant.id
-    (entry,) = entries(up, concerned, request_id)
-    assert (entry["action"], entry["actor"], entry["source_ip"]) == (action, key_id, "198.51.100.77")
+    concerned = PLATFORM if operation.path.startswith("/v1/plans") else concerned
+    (entry,) = (each for each in entries(up, concerned, request_id) if each["action"] == action)
+    assert (entry["actor"], entry["source_ip"]) == (key_id, "198.51.100.77")
     assert entry["object_id"]
     assert entry["created_at"]
 

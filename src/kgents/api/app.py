@@ -20,7 +20,21 @@ from kgents.api.call import KEY_PATTERN
 from kgents.api.direct import DirectRoute
 from kgents.api.edge import REQUEST_ID, Edge, internal
 from kgents.api.links import add_links
-from kgents.api.routes import agents, api_keys, audit, chat, health, models, responses, runs, sessions, tenants, usage
+from kgents.api.routes import (
+    agents,
+    api_keys,
+    audit,
+    billing,
+    chat,
+    health,
+    models,
+    plans,
+    responses,
+    runs,
+    sessions,
+    tenants,
+    usage,
+)
 from kgents.api.services import Services
 from kgents.errors import KgentsError
 
@@ -34,7 +48,7 @@ that more requests come than can be served; both say in `Retry-After` when to tr
 """
 
 DIRECT = (chat.create_chat_completion, responses.create_response)  # the endpoints that carry the load
-ROUTERS = (chat, responses, runs, models, agents, sessions, usage, api_keys, tenants, audit, health)
+ROUTERS = (chat, responses, runs, models, agents, sessions, usage, api_keys, tenants, plans, billing, audit, health)
 
 
 def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:

@@ -12,6 +12,7 @@ from kgents.agents.prepare import Planner
 from kgents.api.admission import Admission
 from kgents.api.limits import RateLimits
 from kgents.api.source import Proxies
+from kgents.billing.service import BillingService
 from kgents.bus.nats import Bus
 from kgents.clock import Clock
 from kgents.config import Settings
@@ -46,4 +47,5 @@ class Services:
     tenants: TenantService
     keys: KeyService
     audit: AuditService
+    billing: BillingService
     draining: asyncio.Event = field(default_factory=asyncio.Event)

@@ -13,7 +13,7 @@ from kgents.cli.loadtest import IsMine, Out, Pages, Pods, Program, Tenants, Up, 
 from kgents.cli.options import ContextName, Output, group
 from kgents.cli.output import Format, note, show
 
-capacity = group("How much a kgents can do, and what a deployment is to ask for.")
+capacity = group("How much a kgents can do, and what one is to ask for.")
 
 Stress = Annotated[
     Path,

@@ -74,6 +74,10 @@ class Client:
         """POST, as JSON."""
         return self._call("POST", path, json=body if body is not None else {})
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """PUT, as JSON."""
+        return self._call("PUT", path, json=body)
+
     def patch(self, path: str, body: dict[str, Any]) -> Any:
         """PATCH, as JSON."""
         return self._call("PATCH", path, json=body)

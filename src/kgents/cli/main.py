@@ -14,6 +14,7 @@ import kgents
 from kgents.cli import (
     agents,
     autoscale,
+    billing,
     capacity,
     contexts,
     deploy,
@@ -209,6 +210,9 @@ app.add_typer(agents.agent, name="agent")
 app.add_typer(runs.run, name="run")
 app.add_typer(contexts.context, name="context")
 app.add_typer(usage.usage, name="usage")
+app.add_typer(billing.plan, name="plan")
+app.add_typer(billing.subscription, name="subscription")
+app.add_typer(billing.invoice, name="invoice")
 app.add_typer(serve.serve, name="serve")
 app.add_typer(deploy.deploy, name="deploy")
 app.add_typer(secrets.secrets, name="secrets")

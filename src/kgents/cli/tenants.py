@@ -17,7 +17,8 @@ tenant = group("Tenants, for platform administrators.")
 COLUMNS = ("id", "name", "status", "requests_per_minute", "tokens_per_minute", "quotas", "created_at")
 
 
-def _quotas(values: list[str]) -> dict[str, int | None]:
+def quotas_of(values: list[str]) -> dict[str, int | None]:
+    """Quotas of METER=NUMBER and METER=none. Raises BadParameter."""
     quotas: dict[str, int | None] = {}
     for value in values:
         meter, separator, limit = value.partition("=")
@@ -35,7 +36,7 @@ Tokens = Annotated[int | None, typer.Option("--tokens-per-minute", help="The mos
 def _tenant_body(quota: list[str] | None, requests: int | None, tokens: int | None, **more: Any) -> dict[str, Any]:
     body = {"requests_per_minute": requests, "tokens_per_minute": tokens, **more}
     body = {name: value for name, value in body.items() if value is not None}
-    return body | ({"quotas": _quotas(quota)} if quota else {})
+    return body | ({"quotas": quotas_of(quota)} if quota else {})
 
 
 @tenant.command("create")

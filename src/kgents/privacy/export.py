@@ -31,11 +31,13 @@ from kgents.store.tables import (
     api_keys,
     audit_log,
     balances,
+    invoices,
     messages,
     quotas,
     run_steps,
     runs,
     sessions,
+    subscriptions,
     tenants,
     usage_events,
 )
@@ -46,7 +48,7 @@ PAGE = 500
 PARENTS = 50  # runs, or agents, whose rows are read at once: a run may have megabytes of messages
 CHUNK = 500  # runs that are looked up at once
 
-_JSON = {"scopes", "metadata", "message", "input", "output", "error", "detail"}
+_JSON = {"scopes", "metadata", "message", "input", "output", "error", "detail", "terms", "lines"}
 _SECRET = {"hash", "pepper_version"}
 # What kgents keeps for itself: which process has a run, what is reserved for it, and what may still be metered of it.
 _INTERNAL = {
@@ -76,6 +78,8 @@ _KINDS = (
     _Kind(runs, ("run_id",), (run_steps, messages)),
     _Kind(usage_events, ("occurred_at", "event_id")),
     _Kind(balances, ("tenant_id", "period")),
+    _Kind(subscriptions, ("subscription_id",)),
+    _Kind(invoices, ("invoice_id",)),
     _Kind(audit_log, ("audit_id",)),
 )
 

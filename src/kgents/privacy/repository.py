@@ -23,6 +23,7 @@ from kgents.store.tables import (
     run_steps,
     runs,
     sessions,
+    subscriptions,
     tenants,
     usage_events,
 )
@@ -127,12 +128,15 @@ def blank_audit(connection: Connection, tenant_id: str, after: str, limit: int) 
     return (ids[-1] if ids else ""), changed
 
 
-def finish(connection: Connection, tenant_id: str) -> dict[str, int]:
-    """Delete what is left, the tenant itself last: from then on no row that needs it can be written.
+def finish(connection: Connection, tenant_id: str, now: int) -> dict[str, int]:
+    """Delete what is left, the tenant itself last: from then on no row that needs it can be written. Its subscription
+    ends, and stays with its invoices.
 
     Raises IntegrityError where something was written since, and then nothing is deleted.
     """
     connection.execute(sa.delete(cache_changes).where(cache_changes.c.tenant_id == tenant_id))  # has names of agents
+    ends = (subscriptions.c.tenant_id == tenant_id, subscriptions.c.ended_at.is_(None))
+    connection.execute(sa.update(subscriptions).where(*ends).values(ended_at=now))
     counts: dict[str, int] = {}
     for table in (idempotency_keys, quotas, api_keys, tenants):
         deleted = connection.execute(sa.delete(table).where(table.c.tenant_id == tenant_id))

@@ -194,7 +194,7 @@ class Erasure:
         now = self._clock.now()
 
         def unit(connection: Connection) -> dict[str, int]:
-            deleted = repository.finish(connection, tenant_id)
+            deleted = repository.finish(connection, tenant_id, now)
             changes.announce(connection, tenant_id, "tenant", tenant_id, now)
             return deleted
 

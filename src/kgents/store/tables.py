@@ -283,6 +283,66 @@ usage_hours = Table(
     sqlite_with_rowid=False,
 )
 
+# What the platform sells. It is the platform's own tenant's, so that no customer sees what others are offered; never
+# changed but for `archived_at`.
+plans = Table(
+    "plans",
+    metadata,
+    Column("plan_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("archived_at", BigInteger),
+    Index(
+        "uq_plans_name",
+        "name",
+        unique=True,
+        sqlite_where=text("archived_at IS NULL"),
+        postgresql_where=text("archived_at IS NULL"),
+    ),
+)
+
+# Who is on which plan, with its terms as they were taken. One is open for a tenant at most. No foreign key: what was
+# charged stays when the tenant is erased.
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("subscription_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("plan_id", Text, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Index(None, "tenant_id", "subscription_id"),
+    Index(
+        "uq_subscriptions_open",
+        "tenant_id",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+)
+
+# A subscription's month, once it is over. `lines` never changes.
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("invoice_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("lines", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    CheckConstraint("status IN ('open', 'paid', 'uncollectible', 'void')", name="status"),
+    Index(None, "tenant_id", "invoice_id"),
+    Index("uq_invoices_month", "subscription_id", "period", unique=True),
+    ForeignKeyConstraint(["subscription_id"], ["subscriptions.subscription_id"]),
+)
+
 outbox = Table(
     "outbox",
     metadata,
@@ -334,15 +394,18 @@ __all__ = [
     "balances",
     "cache_changes",
     "idempotency_keys",
+    "invoices",
     "messages",
     "metadata",
     "outbox",
+    "plans",
     "processes",
     "quotas",
     "run_steps",
     "runs",
     "schema_support",
     "sessions",
+    "subscriptions",
     "tenants",
     "usage_events",
     "usage_hours",

@@ -78,6 +78,14 @@ class Metrics:
         self._reconciled = self._gauge(
             "reconcile_last_success_timestamp_seconds", "When ledger and meter were last compared; 0: not yet."
         )
+        self._invoices = self._counter("invoices", "Invoices that were made.")
+        self._misinvoiced = self._counter(
+            "invoice_differences", "Meters of new invoices that differed from the ledger."
+        )
+        self._revenue = self._gauge(
+            "revenue_today_minor_units", "What today (UTC) has come to so far, in minor units.", ("currency",)
+        )
+        self._currencies: set[str] = set()
         self._relayed = self._counter("outbox_messages_relayed", "Outbox messages stored by the bus.", ("topic",))
         self._metered = self._counter("usage_events_metered", "Usage events accepted by the meter.")
         self._refused = self._counter("usage_events_refused", "Usage events that the meter refused for good.")
@@ -231,6 +239,17 @@ class Metrics:
         """Ledger and meter could not be compared: what they differed by may have been mended since."""
         for meter in self._compared:
             self._of(self._difference, meter).set(math.nan)
+
+    def invoiced(self, differences: int) -> None:
+        """An invoice was made; so many of its meters differed from the ledger."""
+        self._invoices.inc()
+        self._misinvoiced.inc(differences)
+
+    def revenue(self, today: Mapping[str, int]) -> None:
+        """What today has come to, in minor units, by currency."""
+        self._currencies |= set(today)
+        for currency in self._currencies:
+            self._of(self._revenue, currency).set(today.get(currency, 0))
 
     def relayed(self, topic: str, count: int) -> None:
         """The bus stored outbox messages."""

@@ -41,6 +41,10 @@ class TenantService:
         """The tenant of this id, deleted or not. Raises NotFound."""
         return self._find(connection, tenant_id)
 
+    def lock(self, connection: Connection, tenant_id: str) -> Tenant:
+        """The tenant of this id, held to the end of the transaction. Raises NotFound."""
+        return self._find(connection, tenant_id, lock=True)
+
     def list(self, connection: Connection, *, after: str = "", limit: int = 20) -> Page[Tenant]:
         """Tenants in the order of their ids, deleted ones too; `after` is the last id of the page before."""
         rules.check_limit(limit)

@@ -25,6 +25,7 @@ def upstream() -> Iterator[Upstream]:
 def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Up]:
     """A running kgents on each database, with a provider `up`."""
     environment = {
+        "KGENTS_INVOICE_DELAY": "1",
         "KGENTS_PROVIDERS__up__BASE_URL": upstream.url,
         "KGENTS_PROVIDERS__up__API_KEY": "sk-of-the-operator",
         "KGENTS_PROVIDERS__away__BASE_URL": "http://127.0.0.1:9/v1",

@@ -78,8 +78,8 @@ def test_help_names_every_command(stranger: Cli) -> None:
     shown = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
     assert shown == [
         *("up", "chat", "login", "health", "logs", "top", "migrate", "backup", "restore", "completion"),
-        *("tenant", "key", "agent", "run", "context", "usage", "serve", "deploy", "secrets", "autoscale", "ready"),
-        *("scan", "loadtest", "capacity"),
+        *("tenant", "key", "agent", "run", "context", "usage", "plan", "subscription", "invoice", "serve"),
+        *("deploy", "secrets", "autoscale", "ready", "scan", "loadtest", "capacity"),
     ]
     assert "..." not in done.stdout.partition("Commands:")[2]
     assert stranger().stdout + stranger().stderr == done.stdout

@@ -192,6 +192,8 @@ CASES = [
     Case("KgentsReconcileDifference", "page", "they are on their way", False, _difference(7, "500x90")),
     Case("KgentsReconcileDifference", "page", "none are missing", False, _difference(0, "0x90")),
     Case("KgentsReconcileDifference", "page", "the bus tells nothing", False, _difference(7, UNKNOWN)),
+    Case("KgentsInvoiceDifference", "page", "one differs", True, _one("kgents_invoice_differences_total", "0x20 1x60")),
+    Case("KgentsInvoiceDifference", "page", "none does", False, _one("kgents_invoice_differences_total", "0x90")),
     Case(
         "KgentsReconcileStale",
         "ticket",

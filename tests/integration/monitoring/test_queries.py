@@ -38,10 +38,13 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A kgents that has had a little of everything to do."""
     folder = tmp_path_factory.mktemp("monitoring")
-    up = Up(folder / "data", environment={"KGENTS_RECONCILE_INTERVAL": "1"}).start()
+    up = Up(folder / "data", environment={"KGENTS_RECONCILE_INTERVAL": "1", "KGENTS_INVOICE_DELAY": "1"}).start()
     prometheus = Prometheus(folder / "prometheus", [job_of(up.facts)], rules.groups(Times(60)))
     try:
-        with up.client() as client:
+        with up.client() as client, up.admin() as admin:
+            plan = admin.post("/v1/plans", json={"name": "pro", "currency": "eur"}).raise_for_status().json()
+            tenant = client.get("/v1/tenant").raise_for_status().json()["id"]
+            admin.put(f"/v1/tenants/{tenant}/subscription", json={"plan": plan["id"]}).raise_for_status()
 
             def is_recorded() -> bool:
                 client.post("/v1/chat/completions", json=HELLO).raise_for_status()

@@ -107,13 +107,37 @@ async def world(database: Database, nats: NatsServer) -> AsyncIterator[World]:
 
 
 def _rows(tenant: str, text: str) -> list[tuple[str, dict[str, Any]]]:
-    agent, session, run = new_id("agt"), new_id("ses"), new_id("run")
+    agent, session, run, subscription = new_id("agt"), new_id("ses"), new_id("run"), new_id("sub")
+    terms = '{"name": "pro", "currency": "eur", "monthly_fee": 1, "prices": [], "quotas": {}}'
     of = {"tenant_id": tenant, "created_at": 1}
     reserved = {f"{meter}_reserved": 0 for meter in METERS}
     quoted = f'{{"text": "{text}"}}'
     return [
         ("tenants", {**of, "name": text, "status": "active", "updated_at": 1}),
         ("quotas", {"tenant_id": tenant, "meter": "runs", "monthly_limit": 9}),
+        (
+            "subscriptions",
+            {
+                "tenant_id": tenant,
+                "subscription_id": subscription,
+                "plan_id": new_id("plan"),
+                "terms": terms,
+                "started_at": 1,
+            },
+        ),
+        (
+            "invoices",
+            {
+                **of,
+                "invoice_id": new_id("inv"),
+                "subscription_id": subscription,
+                "period": "2026-01",
+                "currency": "eur",
+                "status": "open",
+                "lines": "[]",
+                "updated_at": 1,
+            },
+        ),
         (
             "api_keys",
             {**of, "key_id": new_id("key"), "name": text, "hash": b"h", "pepper_version": 1, "scopes": "[]"},

@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-KEPT = {"usage_events", "usage_hours", "balances", "audit_log", "cache_changes"}
+KEPT = {"usage_events", "usage_hours", "balances", "subscriptions", "invoices", "audit_log", "cache_changes"}
 """Tables in which a tenant that was erased may have rows: of the last, the announcement that its keys ended."""
 
 
@@ -58,6 +58,16 @@ async def test_all_that_a_tenant_wrote_is_gone(world: World) -> None:
     assert repr(await world.rows()).count(f"{CANARY}one") >= 16  # each text column of the tables
     await world.erasure().erase(gone)
     await assert_erased(world, gone, "one")
+
+
+async def test_its_subscription_ends_and_its_invoices_stay(world: World) -> None:
+    gone, other = await world.plant("gone"), await world.plant("other")
+    before = await world.rows()
+    await world.erasure().erase(gone)
+    after = await world.rows()
+    ended = {row["tenant_id"]: row["ended_at"] is not None for row in after["subscriptions"]}
+    assert ended == {gone: True, other: False}
+    assert after["invoices"] == before["invoices"]
 
 
 async def test_what_was_used_stays_in_the_ledger(world: World) -> None:

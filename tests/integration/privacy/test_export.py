@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 FILES = {
     *("tenants", "quotas", "api_keys", "agents", "agent_versions", "sessions", "runs", "run_steps", "messages"),
-    *("usage_events", "balances", "audit_log", "run_events"),
+    *("usage_events", "balances", "audit_log", "run_events", "subscriptions", "invoices"),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
+from sqlalchemy import Connection
 
 from kgents.api.body import Body
 from kgents.api.call import PlatformAdmin, UsageRead
@@ -147,12 +148,14 @@ async def update_tenant(call: PlatformAdmin, tenant_id: TenantId, body: TenantCh
     """Change a tenant's name, status, rates or quotas. A suspended or deleted tenant's keys stop within a second, and
     its runs that are queued are cancelled when it is their turn.
     """
-    return await write(
-        call,
-        lambda connection: call.services.tenants.update(connection, tenant_id, body.update(), call.actor),
-        show,
-        scope=Scope.system(),
-    )
+
+    def unit(connection: Connection) -> Tenant:
+        tenant = call.services.tenants.update(connection, tenant_id, body.update(), call.actor)
+        if tenant.status == "deleted":
+            call.services.billing.end(connection, tenant_id, call.actor)
+        return tenant
+
+    return await write(call, unit, show, scope=Scope.system())
 
 
 @router.get(

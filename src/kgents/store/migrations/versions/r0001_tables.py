@@ -22,12 +22,15 @@ TENANTS_TABLES = (
     "balances",
     "cache_changes",
     "idempotency_keys",
+    "invoices",
     "messages",
     "outbox",
+    "plans",
     "quotas",
     "run_steps",
     "runs",
     "sessions",
+    "subscriptions",
     "tenants",
     "usage_events",
     "usage_hours",
@@ -170,6 +173,24 @@ def _create_tables() -> None:
         postgresql_where=sa.text("topic = 'run'"),
     )
     op.create_table(
+        "plans",
+        sa.Column("plan_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("terms", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("archived_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("plan_id", name=op.f("pk_plans")),
+    )
+    op.create_index(
+        "uq_plans_name",
+        "plans",
+        ["name"],
+        unique=True,
+        sqlite_where=sa.text("archived_at IS NULL"),
+        postgresql_where=sa.text("archived_at IS NULL"),
+    )
+    op.create_table(
         "processes",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("instance", sa.Text(), nullable=False),
@@ -182,6 +203,30 @@ def _create_tables() -> None:
         "schema_support",
         sa.Column("oldest", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("oldest", name=op.f("pk_schema_support")),
+    )
+    op.create_table(
+        "subscriptions",
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("plan_id", sa.Text(), nullable=False),
+        sa.Column("terms", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("subscription_id", name=op.f("pk_subscriptions")),
+    )
+    op.create_index(
+        op.f("ix_subscriptions_tenant_id_subscription_id"),
+        "subscriptions",
+        ["tenant_id", "subscription_id"],
+        unique=False,
+    )
+    op.create_index(
+        "uq_subscriptions_open",
+        "subscriptions",
+        ["tenant_id"],
+        unique=True,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
     )
     op.create_table(
         "tenants",
@@ -269,6 +314,25 @@ def _create_tables() -> None:
     )
     op.create_index(op.f("ix_api_keys_tenant_id_key_id"), "api_keys", ["tenant_id", "key_id"], unique=False)
     op.create_table(
+        "invoices",
+        sa.Column("invoice_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column("period", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("lines", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("status IN ('open', 'paid', 'uncollectible', 'void')", name=op.f("ck_invoices_status")),
+        sa.ForeignKeyConstraint(
+            ["subscription_id"], ["subscriptions.subscription_id"], name=op.f("fk_invoices_subscriptions")
+        ),
+        sa.PrimaryKeyConstraint("invoice_id", name=op.f("pk_invoices")),
+    )
+    op.create_index(op.f("ix_invoices_tenant_id_invoice_id"), "invoices", ["tenant_id", "invoice_id"], unique=False)
+    op.create_index("uq_invoices_month", "invoices", ["subscription_id", "period"], unique=True)
+    op.create_table(
         "quotas",
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("meter", sa.Text(), nullable=False),
@@ -325,6 +389,14 @@ def _create_tables() -> None:
         postgresql_where=sa.text("status <> 'completed'"),
     )
     op.create_index(
+        "ix_runs_queued",
+        "runs",
+        ["tenant_id", "run_id"],
+        unique=False,
+        sqlite_where=sa.text("status = 'queued'"),
+        postgresql_where=sa.text("status = 'queued'"),
+    )
+    op.create_index(
         "ix_runs_session",
         "runs",
         ["tenant_id", "session_id", "run_id"],
@@ -340,14 +412,6 @@ def _create_tables() -> None:
         unique=False,
         sqlite_where=sa.text("status IN ('queued', 'running')"),
         postgresql_where=sa.text("status IN ('queued', 'running')"),
-    )
-    op.create_index(
-        "ix_runs_queued",
-        "runs",
-        ["tenant_id", "run_id"],
-        unique=False,
-        sqlite_where=sa.text("status = 'queued'"),
-        postgresql_where=sa.text("status = 'queued'"),
     )
     op.create_index(
         "ix_runs_unfinished_session",
