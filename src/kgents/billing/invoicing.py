@@ -16,7 +16,7 @@ from kgents.ids import new_id
 from kgents.usage import sums
 from kgents.usage.model import METERS, NOTHING, Amounts
 
-MOST_MODELS = 10_000
+MOST_MODELS = 100_000  # a tenant may have made up their names
 _EVER = sums.HOUR << 30  # longer than all that was ever counted, so that a sum has one piece
 
 
@@ -97,12 +97,12 @@ def months(connection: Connection, now: int) -> list[str]:
     return found
 
 
-def due(connection: Connection, period: str, before: int, limit: int) -> list[Subscription]:
+def due(connection: Connection, period: str, before: int, after: str, limit: int) -> list[Subscription]:
     """Subscriptions (in a transaction over all tenants) whose part of a month was over at the moment `before`, and has
-    no invoice.
+    no invoice; in the order of their ids, after the given one.
     """
     start, end = month_bounds(period)
-    return repository.without_invoice(connection, period, start, end, None if end <= before else before, limit)
+    return repository.without_invoice(connection, period, start, end, None if end <= before else before, after, limit)
 
 
 def of_month(connection: Connection, period: str, after: str, limit: int) -> list[Invoice]:

@@ -108,15 +108,15 @@ def first_start(connection: Connection) -> int | None:
 
 
 def without_invoice(
-    connection: Connection, period: str, start: int, end: int, ended_by: int | None, limit: int
+    connection: Connection, period: str, start: int, end: int, ended_by: int | None, after: str, limit: int
 ) -> list[Subscription]:
     """Subscriptions (in a transaction over all tenants) that held in the month [start, end) and have no invoice of it;
-    only those that have ended by a moment, if one is given.
+    only those that have ended by a moment, if one is given. In the order of their ids, after the given one.
     """
     columns = subscriptions.c
     held = columns.started_at < end, sa.or_(columns.ended_at.is_(None), columns.ended_at > start)
     has = sa.exists().where(invoices.c.subscription_id == columns.subscription_id, invoices.c.period == period)
-    statement = sa.select(subscriptions).where(*held, ~has)
+    statement = sa.select(subscriptions).where(*held, ~has, columns.subscription_id > after)
     if ended_by is not None:
         statement = statement.where(columns.ended_at <= ended_by)
     rows = connection.execute(statement.order_by(columns.subscription_id).limit(limit))

@@ -57,7 +57,9 @@ async def _compare(url: str, period: str) -> tuple[int, list[Difference], list[S
                 found += await store.read(Scope.tenant(each.tenant_id), compare)
             after = page[-1].invoice_id or ""
         before = SystemClock().now() - round(LATE * SECOND)
-        missing = await store.read(Scope.system(), partial(invoicing.due, period=period, before=before, limit=PAGE))
+        missing = await store.read(
+            Scope.system(), partial(invoicing.due, period=period, before=before, after="", limit=PAGE)
+        )
         return compared, found, missing
     finally:
         await store.close()

@@ -80,7 +80,8 @@ class Metrics:
         )
         self._invoices = self._counter("invoices", "Invoices that were made.")
         self._misinvoiced = self._counter(
-            "invoice_differences", "Meters of new invoices that differed from the ledger."
+            "invoice_differences",
+            "Meters of new invoices that differed from the ledger, and invoices that could not be made.",
         )
         self._revenue = self._gauge(
             "revenue_today_minor_units", "What today (UTC) has come to so far, in minor units.", ("currency",)
@@ -244,6 +245,10 @@ class Metrics:
         """An invoice was made; so many of its meters differed from the ledger."""
         self._invoices.inc()
         self._misinvoiced.inc(differences)
+
+    def not_invoiced(self) -> None:
+        """An invoice that was due could not be made."""
+        self._misinvoiced.inc()
 
     def revenue(self, today: Mapping[str, int]) -> None:
         """What today has come to, in minor units, by currency."""

@@ -11,7 +11,7 @@ import structlog
 from kgents.billing import invoicing, revenue
 from kgents.billing.model import Subscription
 from kgents.clock import SECOND, Clock, month_bounds
-from kgents.errors import Unavailable
+from kgents.errors import Unavailable, Unprocessable
 from kgents.store.engine import Scope, Store
 from kgents.telemetry.metrics import Metrics
 
@@ -57,16 +57,22 @@ class Invoicer:
 
     async def _close(self, period: str, before: int) -> int:
         look = partial(invoicing.due, period=period, before=before, limit=SUBSCRIPTIONS)
-        made = 0
-        while found := await self._store.read(Scope.system(), look):
+        made, after = 0, ""
+        while found := await self._store.read(Scope.system(), partial(look, after=after)):
             for subscription in found:
                 made += await self._invoice(subscription, period)
+            after = found[-1].subscription_id
         return made
 
     async def _invoice(self, subscription: Subscription, period: str) -> int:
         scope = Scope.tenant(subscription.tenant_id)
         close = partial(invoicing.close, subscription=subscription, period=period, now=self._clock.now())
-        invoice = await self._store.write(scope, close)
+        try:
+            invoice = await self._store.write(scope, close)
+        except Unprocessable as error:  # the others' are made all the same
+            log.error("an invoice could not be made", subscription=subscription.subscription_id, reason=error.detail)
+            self._metrics.not_invoiced()
+            return 0
         if invoice is None:
             return 0
         found = await self._store.read(scope, partial(invoicing.differences, invoice=invoice))

@@ -203,6 +203,19 @@ async def test_several_invoicers_make_one_invoice(world, ledger):
     assert [len(await world.invoices(tenant)) for tenant in tenants] == [1] * 5
 
 
+async def test_one_that_can_not_be_made_is_told_and_keeps_no_other_back(world, ledger, monkeypatch):
+    monkeypatch.setattr(invoicing, "MOST_MODELS", 2)
+    tenants = [await tenant_with(ledger) for _ in range(3)]
+    for tenant in tenants:
+        await world.subscribe(tenant, PRO)
+    await world.use(tenants[1], *((START + number, Amounts(1, 0, 0, 0), f"m{number}") for number in range(3)))
+
+    assert await world.close() == 2
+
+    assert [len(await world.invoices(tenant)) for tenant in tenants] == [1, 0, 1]
+    assert b"kgents_invoice_differences_total 1.0" in world.metrics.expose()
+
+
 async def test_what_costs_nothing_is_paid(world, ledger):
     tenant = await tenant_with(ledger)
     await world.subscribe(tenant, CHEAP)
