@@ -25,7 +25,11 @@ FAULTS = [pytest.param(fault, marks=pytest.mark.full if fault == "another answer
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_api_is_found(fault: str, tmp_path: Path) -> None:
-    up = Up(tmp_path / "data", environment={"PLANT": fault, **UNMEASURED}, module="tests.fuzz.planted").start()
+    up = Up(
+        tmp_path / "data",
+        environment={"PLANT": fault, "KGENTS_INVOICE_DELAY": "0", **UNMEASURED},
+        module="tests.fuzz.planted",
+    ).start()
     try:
         chunk = fuzz(up, "owner", 1, 10, tmp_path / "chunk", only=[PLANTED[fault][1]])
     finally:
