@@ -1,4 +1,4 @@
-"""Invoices against the ledger, on both databases: what they charge is what was used, and they are made once."""
+"""Invoices against the store, on both databases: what they charge is what was used, and they are made once."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class World:
 
 
 @pytest.fixture
-async def world(ledger):
-    return World(ledger)
+async def world(store):
+    return World(store)
 
 
 PRO = Terms("pro", "eur", 3_100, (Price("input_tokens", None, 3, 10, 0), Price("runs", None, 7, 1, 1)), {"runs": 100})
@@ -101,10 +101,10 @@ STEP = (START + 10, Amounts(1, 5, 0, 0), "other")
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck), deadline=None)
 @given(terms=all_terms, found=st.lists(steps, max_size=12), changes=st.lists(moments, max_size=2).map(sorted))
-async def test_invoices_charge_exactly_what_the_ledger_has(ledger, terms, found, changes):
+async def test_invoices_charge_exactly_what_the_ledger_has(store, terms, found, changes):
     """However often the plan is changed in a month: each unit is on one invoice, at the price of its moment."""
-    world = World(ledger)
-    tenant = await tenant_with(ledger)
+    world = World(store)
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, terms, START)
     for number, moment in enumerate(changes):
         await world.subscribe(tenant, replace(terms, monthly_fee=number), moment)
@@ -125,8 +125,8 @@ async def test_invoices_charge_exactly_what_the_ledger_has(ledger, terms, found,
     assert len(made) == len({START, *changes}) or len(changes) > len(set(changes))
 
 
-async def test_a_month_is_charged_by_its_plan(world, ledger):
-    tenant = await tenant_with(ledger)
+async def test_a_month_is_charged_by_its_plan(world, store):
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, PRO)
     await world.use(tenant, STEP, (START + 20, Amounts(1, 10, 4, 0), "big"), (END - 1, Amounts(1, 0, 0, 0), "big"))
 
@@ -142,15 +142,15 @@ async def test_a_month_is_charged_by_its_plan(world, ledger):
     assert (invoice.period, invoice.currency, invoice.status, invoice.total) == ("2026-10", "eur", "open", 3_119)
 
 
-async def test_a_month_is_open_for_a_while_after_its_end(world, ledger):
-    tenant = await tenant_with(ledger)
+async def test_a_month_is_open_for_a_while_after_its_end(world, store):
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, PRO)
     assert await world.close(END + round(DELAY * SECOND) - 1) == 0
     assert await world.close(END + round(DELAY * SECOND)) == 1
 
 
-async def test_what_is_of_the_next_month_is_on_its_invoice(world, ledger):
-    tenant = await tenant_with(ledger)
+async def test_what_is_of_the_next_month_is_on_its_invoice(world, store):
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, PRO)
     await world.use(tenant, (END - 1, Amounts(1, 1, 0, 0), "m"), (END, Amounts(0, 100, 0, 0), "m"))
     following = month_bounds("2026-11")[1]
@@ -162,8 +162,8 @@ async def test_what_is_of_the_next_month_is_on_its_invoice(world, ledger):
     assert invoicing.quantities(november) == Amounts(0, 100, 0, 0)
 
 
-async def test_a_subscription_that_ends_is_charged_for_its_part(world, ledger):
-    tenant = await tenant_with(ledger)
+async def test_a_subscription_that_ends_is_charged_for_its_part(world, store):
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, PRO)
     middle = (START + END) // 2
     await world.use(tenant, (middle - 1, Amounts(1, 9, 0, 0), "m"), (middle, Amounts(0, 500, 0, 0), "m"))
@@ -178,8 +178,8 @@ async def test_a_subscription_that_ends_is_charged_for_its_part(world, ledger):
     assert invoice.lines[0].amount == 1_550
 
 
-async def test_a_change_of_plans_divides_the_month(world, ledger):
-    tenant = await tenant_with(ledger)
+async def test_a_change_of_plans_divides_the_month(world, store):
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, PRO)
     moment = START + 1_000_000
     await world.subscribe(tenant, CHEAP, moment)
@@ -193,19 +193,19 @@ async def test_a_change_of_plans_divides_the_month(world, ledger):
     ]
 
 
-async def test_several_invoicers_make_one_invoice(world, ledger):
-    tenants = [await tenant_with(ledger) for _ in range(5)]
+async def test_several_invoicers_make_one_invoice(world, store):
+    tenants = [await tenant_with(store) for _ in range(5)]
     for tenant in tenants:
         await world.subscribe(tenant, PRO)
     world.to(END + round(DELAY * SECOND))
-    made = await asyncio.gather(*(Invoicer(ledger, world.metrics, world.clock, DELAY).close() for _ in range(4)))
+    made = await asyncio.gather(*(Invoicer(store, world.metrics, world.clock, DELAY).close() for _ in range(4)))
     assert sum(made) == 5
     assert [len(await world.invoices(tenant)) for tenant in tenants] == [1] * 5
 
 
-async def test_one_that_can_not_be_made_is_told_and_keeps_no_other_back(world, ledger, monkeypatch):
+async def test_one_that_can_not_be_made_is_told_and_keeps_no_other_back(world, store, monkeypatch):
     monkeypatch.setattr(invoicing, "MOST_MODELS", 2)
-    tenants = [await tenant_with(ledger) for _ in range(3)]
+    tenants = [await tenant_with(store) for _ in range(3)]
     for tenant in tenants:
         await world.subscribe(tenant, PRO)
     await world.use(tenants[1], *((START + number, Amounts(1, 0, 0, 0), f"m{number}") for number in range(3)))
@@ -216,16 +216,16 @@ async def test_one_that_can_not_be_made_is_told_and_keeps_no_other_back(world, l
     assert b"kgents_invoice_differences_total 1.0" in world.metrics.expose()
 
 
-async def test_what_costs_nothing_is_paid(world, ledger):
-    tenant = await tenant_with(ledger)
+async def test_what_costs_nothing_is_paid(world, store):
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, CHEAP)
     await world.close()
     assert [(each.status, each.total) for each in await world.invoices(tenant)] == [("paid", 0)]
 
 
-async def test_a_difference_is_seen(world, ledger):
+async def test_a_difference_is_seen(world, store):
     """The control: usage that came too late, and an invoice that was changed, differ from the ledger."""
-    tenant = await tenant_with(ledger)
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, PRO)
     await world.use(tenant, STEP)
     await world.close()
@@ -243,25 +243,25 @@ async def test_a_difference_is_seen(world, ledger):
     ]
 
 
-async def test_an_invoice_is_made_once_for_good(world, ledger):
-    tenant = await tenant_with(ledger)
+async def test_an_invoice_is_made_once_for_good(world, store):
+    tenant = await tenant_with(store)
     await world.subscribe(tenant, PRO)
     await world.close()
     before = await world.invoices(tenant)
     await world.use(tenant, STEP)
     assert await world.close() == 0
     assert await world.invoices(tenant) == before
-    rows = await ledger.read(Scope.system(), lambda c: c.execute(sa.select(invoices.c.tenant_id)).all())
+    rows = await store.read(Scope.system(), lambda c: c.execute(sa.select(invoices.c.tenant_id)).all())
     assert [row.tenant_id for row in rows] == [tenant]
 
 
-async def test_today_has_come_to_what_was_used_at_its_price(world, ledger):
-    tenants = [await tenant_with(ledger) for _ in range(3)]
+async def test_today_has_come_to_what_was_used_at_its_price(world, store):
+    tenants = [await tenant_with(store) for _ in range(3)]
     for tenant in tenants[:2]:
         await world.subscribe(tenant, PRO)
         await world.use(tenant, STEP)
     await world.use(tenants[2], STEP)  # pays for nothing
     world.to(START + 12 * 3600 * SECOND)
-    await Invoicer(ledger, world.metrics, world.clock, DELAY).tell()
+    await Invoicer(store, world.metrics, world.clock, DELAY).tell()
     # half a day's fee (50), a run (7) and five tokens (1.5, rounded up), twice
     assert b'kgents_revenue_today_minor_units{currency="eur"} 118.0' in world.metrics.expose()
