@@ -152,10 +152,11 @@ class BillingService:
             raise Conflict(
                 f"The invoice {invoice_id} is {found.status}, and can become {allowed}.", code="invoice-status"
             )
-        repository.set_status(connection, tenant_id, invoice_id, status, self._clock.now())
+        now = self._clock.now()
+        repository.set_status(connection, tenant_id, invoice_id, status, now)
         detail = {"from": found.status, "to": status}
         self._audit.record(connection, tenant_id, actor, "invoice.update", "invoice", invoice_id, detail)
-        return self.invoice(connection, tenant_id, invoice_id)
+        return replace(found, status=status, updated_at=now)
 
     def _entitle(
         self, connection: Connection, tenant_id: str, quota: Callable[[str], int | None], actor: Actor

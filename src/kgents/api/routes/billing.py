@@ -12,7 +12,7 @@ from kgents.api.call import Call, PlatformAdmin, UsageRead
 from kgents.api.json_route import JsonRoute
 from kgents.api.paging import Cursor, Limit, Page
 from kgents.api.problems import PROBLEMS
-from kgents.api.routes.plans import PriceDocument, prices_of
+from kgents.api.routes.plans import PriceDocument, shown
 from kgents.api.routes.tenants import TenantId
 from kgents.api.unit import read, write
 from kgents.billing.model import Invoice, Line, Subscription
@@ -94,11 +94,7 @@ def _subscription(found: Subscription) -> SubscriptionDocument:
         id=found.subscription_id,
         tenant=found.tenant_id,
         plan=found.plan_id,
-        name=found.terms.name,
-        currency=found.terms.currency,
-        monthly_fee=found.terms.monthly_fee,
-        prices=prices_of(found.terms),
-        quotas=found.terms.quotas,
+        **shown(found.terms),
         started_at=to_rfc3339(found.started_at),
         ended_at=None if found.ended_at is None else to_rfc3339(found.ended_at),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
@@ -82,23 +83,16 @@ class PlanDocument(BaseModel):
     archived_at: str | None
 
 
-def prices_of(terms: Terms) -> list[PriceDocument]:
-    """A plan's prices as the API shows them."""
-    return [
-        PriceDocument(meter=price.meter, model=price.model, amount=price.amount, per=price.per, included=price.included)
-        for price in terms.prices
-    ]
+def shown(terms: Terms) -> dict[str, Any]:
+    """The fields of a plan's terms, as the API shows them of plans and subscriptions."""
+    return asdict(terms) | {"prices": [PriceDocument(**asdict(price)) for price in terms.prices]}
 
 
 def show(plan: Plan) -> PlanDocument:
     """A plan as the API shows it."""
     return PlanDocument(
         id=plan.plan_id,
-        name=plan.terms.name,
-        currency=plan.terms.currency,
-        monthly_fee=plan.terms.monthly_fee,
-        prices=prices_of(plan.terms),
-        quotas=plan.terms.quotas,
+        **shown(plan.terms),
         created_at=to_rfc3339(plan.created_at),
         archived_at=None if plan.archived_at is None else to_rfc3339(plan.archived_at),
     )
