@@ -27,6 +27,7 @@ from kgents.store.groups import (
     settle,
 )
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
+from kgents.store.patience import Patience
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -175,7 +176,7 @@ async def _enter(connection: AsyncConnection, set_scope: sa.TextClause, paramete
     This shows as well whether the server is still there. Nothing was done before, so where a pooled connection proves
     dead (the server was restarted) the caller may try a new one.
     """
-    async with asyncio.timeout(ANSWER):
+    async with Patience(ANSWER):
         await connection.execute(set_scope, parameters)
 
 
