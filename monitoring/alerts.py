@@ -117,6 +117,32 @@ def _usage(times: Times) -> list[Rule]:
             "A new invoice of {{ $labels.namespace }} is not what the ledger says",
             "{{ $value | humanize }} meters of invoices of the last day differ from the ledger's events.",
         ),
+        *(
+            _alert(
+                name,
+                f'max by (namespace) (kgents_stripe_oldest_age_seconds{{kind="{kind}"}}) > {times.number(most)}',
+                times("5m"),
+                TICKET,
+                summary,
+                description + " The oldest has waited for {{ $value | humanizeDuration }}.",
+            )
+            for name, kind, most, summary, description in (
+                (
+                    "KgentsInvoicesUncollected",
+                    "invoices",
+                    "1h",
+                    "Invoices of {{ $labels.namespace }} do not get to Stripe",
+                    "Nobody is asked to pay them.",
+                ),
+                (
+                    "KgentsWebhookBacklog",
+                    "webhooks",
+                    "5m",
+                    "What Stripe told {{ $labels.namespace }} is not looked at",
+                    "Invoices that were paid still look open.",
+                ),
+            )
+        ),
         _alert(
             "KgentsReconcileStale",
             "time() - max by (namespace) (kgents_reconcile_last_success_timestamp_seconds) > " + times.number("1h"),

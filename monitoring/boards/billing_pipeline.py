@@ -11,11 +11,11 @@ USAGE = 'stream="KGENTS_USAGE"'
 
 
 def billing_pipeline() -> dashboard.Dashboard:
-    """What waits where, how old it is, and what differs. Invoices are not built yet, so nothing here tells of them."""
+    """What waits where, how old it is, and what differs."""
     return board(
         "billing-pipeline",
         "kgents / Billing pipeline",
-        "Usage from the ledger to the meter. Nothing here tells of invoices yet: they are not built.",
+        "Usage from the ledger to the meter, and invoices from the ledger to Stripe.",
         [
             row("Now"),
             number(
@@ -98,10 +98,31 @@ def billing_pipeline() -> dashboard.Dashboard:
                 says="Ledger against meter, compared every few minutes, without the last half minute.",
                 line=1,
             ),
+            row("Invoices"),
+            graph(
+                "Wait for Stripe",
+                Query(f"max by (kind) (kgents_stripe_backlog{{{PLACE}}})", "{{kind}}"),
+                says="Invoices that it does not have yet, and webhooks of its that were not looked at.",
+            ),
+            graph(
+                "Oldest",
+                Query(f"max by (kind) (kgents_stripe_oldest_age_seconds{{{PLACE}}})", "{{kind}}"),
+                says="A day or more while Stripe is away: they are sent later.",
+                unit="s",
+            ),
+            graph(
+                "Went wrong",
+                Query(
+                    f"sum(increase(kgents_invoice_differences_total{{{PLACE}}}[{RATE}]))", "not what the ledger says"
+                ),
+                Query(f"sum(increase(kgents_stripe_refused_total{{{PLACE}}}[{RATE}]))", "refused by Stripe"),
+                says="Neither is collected. The worker's log names them.",
+                line=1,
+            ),
             row("Logs"),
             log_panel(
                 "What the worker says of usage",
-                LINES + ' |~ "meter|outbox|usage|reconcile" | json | event != "request"',
+                LINES + ' |~ "meter|outbox|usage|reconcile|invoice|webhook" | json | event != "request"',
                 says="Refused events are named here, with the meter's reason.",
             ),
         ],

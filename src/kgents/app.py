@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -64,7 +65,12 @@ from kgents.workers.runs import RunWorker
 from kgents.workers.stream_watch import StreamWatch
 from kgents.workers.sweeper import Sweeper
 
+if TYPE_CHECKING:
+    from kgents.billing.gateway import Gateway
+
 log = structlog.get_logger(__name__)
+
+STRIPE_AGE = 10.0  # seconds for which an answer of Stripe's is told again: each replica asks it for itself
 
 Ready = Callable[[], None]
 Listener = socket.socket | None
@@ -90,6 +96,8 @@ class Parts:
     keeper: Keeper
     health: HealthBoard
     feed: ChangeFeed
+    billing: BillingService
+    stripe: Gateway | None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     failed: bool = False
 
@@ -130,6 +138,7 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
     meter = MeterClient(
         str(settings.meter_url), settings.meter_token.get_secret_value(), events_path=settings.meter_events_path
     )
+    stripe = _stripe(settings)
     EgressRules.parse(settings.egress_allow)  # a setting that can't be read is for now, not for a run
     registry = ModelRegistry(settings)
     planner = Planner(registry)
@@ -154,8 +163,10 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         planner=planner,
         executor=executor,
         keeper=keeper,
-        health=HealthBoard(_checks(settings, store, bus, meter, keeper), clock),
+        health=HealthBoard(_checks(settings, store, bus, meter, stripe, keeper, clock), clock),
         feed=ChangeFeed(store, clock),
+        billing=BillingService(clock, TenantService(clock)),
+        stripe=stripe,
     )
     try:
         await keeper.beat()
@@ -168,6 +179,8 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         await keeper.leave()
         await bus.close()
         await meter.aclose()
+        if stripe:
+            await stripe.aclose()
         await registry.aclose()
         await store.close()
         traces.shutdown()
@@ -175,7 +188,18 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         raise SystemExit(1)
 
 
-def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keeper: Keeper) -> list[Check]:
+def _stripe(settings: Settings) -> Gateway | None:
+    key = settings.stripe_api_key.get_secret_value()
+    if not key:
+        return None
+    from kgents.billing.gateway import Gateway  # Stripe's library takes a third of a second, and 30 MB
+
+    return Gateway(key, settings.stripe_url)
+
+
+def _checks(
+    settings: Settings, store: Store, bus: Bus, meter: MeterClient, stripe: Gateway | None, keeper: Keeper, clock: Clock
+) -> list[Check]:
     async def sql() -> Facts:
         # A write, since a database that only reads can record no run.
         await keeper.beat()
@@ -198,7 +222,21 @@ def _checks(settings: Settings, store: Store, bus: Bus, meter: MeterClient, keep
         Check("sql", "embedded" if store.dialect == "sqlite" else "external", sql, critical=True),
         Check("nats", settings.nats_mode, nats),
         Check("meter", settings.meter_mode, metering),
+        Check("stripe", "external", _asking_stripe(stripe, clock) if stripe else None),
     ]
+
+
+def _asking_stripe(stripe: Gateway, clock: Clock) -> Callable[[], Awaitable[Facts]]:
+    last_ok = float("-inf")
+
+    async def probe() -> Facts:
+        nonlocal last_ok
+        if clock.monotonic() - last_ok > STRIPE_AGE:
+            await stripe.ping()
+            last_ok = clock.monotonic()
+        return Facts()
+
+    return probe
 
 
 async def _measure(parts: Parts) -> None:
@@ -361,7 +399,7 @@ def _services(parts: Parts) -> Services:
         tenants=tenants,
         keys=KeyService(parts.clock, peppers),
         audit=AuditService(parts.clock),
-        billing=BillingService(parts.clock, tenants),
+        billing=parts.billing,
     )
 
 
@@ -404,6 +442,13 @@ async def _worker(settings: Settings, ready: Ready, metrics: Listener) -> None:
         parts.spawn(auditor.run(), "auditor")
         parts.spawn(Invoicer(parts.store, parts.metrics, parts.clock, settings.invoice_delay).run(), "invoicer")
         parts.spawn(_watch_meter(parts), "meter gauge")
+        if parts.stripe:
+            from kgents.workers.collector import Collector
+            from kgents.workers.inbox import Inbox
+
+            to_stripe = (parts.store, parts.stripe, parts.billing, parts.metrics, parts.clock)
+            parts.spawn(Collector(*to_stripe).run(), "collector")
+            parts.spawn(Inbox(*to_stripe).run(), "inbox")
         async with _telemetry(parts, metrics):
             ready()
             await _terminated()

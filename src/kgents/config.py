@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     reconcile_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
     invoice_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3600.0
 
+    # Without the first, invoices are collected by other means and marked by an administrator; without the second, what
+    # became of them is asked for each hour.
+    stripe_api_key: SecretStr = SecretStr("")
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_url: str = "https://api.stripe.com"
+
     redis_url: SecretStr | None = None
 
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)

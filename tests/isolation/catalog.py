@@ -29,7 +29,10 @@ PLAIN_QUERIES = {
     *("limit", "stream", "starting_after", "status", "meter", "from", "to", "window", "group_by"),
     "verbose",
 }
-PLAIN_HEADERS = {"Last-Event-ID"}  # a position in the run that the path names
+PLAIN_HEADERS = {
+    "Last-Event-ID",  # a position in the run that the path names
+    "Stripe-Signature",
+}
 PLAIN_FIELDS = {
     "AgentChange": {"name", "model", "instructions", "description", "tools", "output_schema", "temperature", "limits"},
     "AgentRequest": {"name", "model", "instructions", "description", "tools", "output_schema", "temperature", "limits"},
@@ -51,6 +54,7 @@ PLAIN_FIELDS = {
     "RotateRequest": {"overlap_seconds"},
     "RunRequest": {"input", "mode", "max_output_tokens", "temperature", "output_schema"},
     "SessionRequest": {"metadata"},
+    "StripeEvent": {"id", "type", "data"},
     "SubscriptionRequest": {"plan"},
     "TenantChange": {"name", "status", "requests_per_minute", "tokens_per_minute", "quotas"},
     "TenantRequest": {"name", "status", "requests_per_minute", "tokens_per_minute", "quotas"},
@@ -73,6 +77,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "RotateRequest": [{"overlap_seconds": 86_400}],
     "RunRequest": [{"input": "hello", "mode": mode} for mode in ("wait", "stream", "background")],
     "SessionRequest": [{"agent": ""}],
+    "StripeEvent": [{"id": "evt_1", "type": "invoice.paid", "data": {}}],
     "SubscriptionRequest": [{"plan": "plan_01ARZ3NDEKTSV4RRFFQ69G5FAV"}],
     "TenantChange": [{"name": "taken over", "status": "suspended"}],
     "TenantRequest": [{"name": "one more"}],

@@ -16,6 +16,7 @@ from tests.support.up import Up
 
 NOT_TO_SET = ("id", "object", "tenant_id", "owner", "created_at", "version", "is_admin", "__proto__", "key_id")
 SECRET = "Bearer of-the-mcp-server"
+STRIPES_OWN = "StripeEvent"  # has what Stripe puts there; nothing of it is written but which invoice to read again
 
 
 def test_every_body_refuses_what_it_does_not_know(up: Up, tenant: Tenant, document: dict[str, Any]) -> None:
@@ -23,7 +24,7 @@ def test_every_body_refuses_what_it_does_not_know(up: Up, tenant: Tenant, docume
     tried = set()
     with up.admin() as admin:
         for operation in operations_of(document):
-            if operation.method not in MUTATING or not operation.schema:
+            if operation.method not in MUTATING or not operation.schema or operation.schema == STRIPES_OWN:
                 continue
             client = admin if operation.path.startswith(PLATFORM_PATHS) else tenant.http
             valid = {
@@ -34,7 +35,7 @@ def test_every_body_refuses_what_it_does_not_know(up: Up, tenant: Tenant, docume
                 answer = client.request(operation.method, operation.some_path, json={**valid, name: "x"})
                 assert name in refused(answer, 422), operation.id
             tried.add(operation.schema)
-    assert tried == set(BODIES)
+    assert tried == set(BODIES) - {STRIPES_OWN}
 
 
 def test_a_tenant_does_not_give_itself_rates_or_quotas(tenant: Tenant) -> None:

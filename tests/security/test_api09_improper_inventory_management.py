@@ -46,7 +46,7 @@ def test_every_operation_says_what_it_is_and_what_it_needs(document: dict[str, A
 
 
 def test_there_is_one_version(anyone: httpx2.Client, document: dict[str, Any]) -> None:
-    assert {path.split("/")[1] for path in document["paths"]} == {"v1", "health", "livez", "readyz"}
+    assert {path.split("/")[1] for path in document["paths"]} == {"v1", "webhooks", "health", "livez", "readyz"}
     for version in ("/v0", "/v2", "/v1beta", "/api/v1", "/beta", "/latest"):
         assert anyone.get(f"{version}/agents").status_code == 404
 

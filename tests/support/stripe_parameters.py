@@ -107,8 +107,8 @@ def flag(name: str, given: Any) -> bool:
 
 
 def currency(name: str, given: Any) -> str:
-    """A currency's code, in lower case."""
-    if not isinstance(given, str) or not re.fullmatch(r"[A-Za-z]{3}", given):
+    """A currency's code, in lower case; not the one for no currency."""
+    if not isinstance(given, str) or not re.fullmatch(r"[A-Za-z]{3}", given) or given.lower() == "xxx":
         raise Refused(f"Invalid currency: {given}", param=name)
     return given.lower()
 

@@ -34,6 +34,7 @@ from kgents.api.routes import (
     sessions,
     tenants,
     usage,
+    webhooks,
 )
 from kgents.api.services import Services
 from kgents.errors import KgentsError
@@ -48,7 +49,22 @@ that more requests come than can be served; both say in `Retry-After` when to tr
 """
 
 DIRECT = (chat.create_chat_completion, responses.create_response)  # the endpoints that carry the load
-ROUTERS = (chat, responses, runs, models, agents, sessions, usage, api_keys, tenants, plans, billing, audit, health)
+ROUTERS = (
+    chat,
+    responses,
+    runs,
+    models,
+    agents,
+    sessions,
+    usage,
+    api_keys,
+    tenants,
+    plans,
+    billing,
+    audit,
+    webhooks,
+    health,
+)
 
 
 def build_api(services: Services, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
@@ -122,13 +138,14 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         "scheme": "bearer",
         "description": "An API key, kg_<id>_<secret>.",
     }
+    document["components"]["schemas"]["StripeEvent"] = webhooks.EVENT
     document["components"]["schemas"].pop("HTTPValidationError", None)
     document["components"]["schemas"].pop("ValidationError", None)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path.startswith("/v1/"):
                 operation["security"] = [{"apiKey": []}]
-            if method == "post":
+            if method == "post" and path.startswith("/v1/"):
                 operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
             _describe_problems(path, operation["responses"])
             _describe_streams(operation["responses"])

@@ -33,6 +33,8 @@ log = structlog.get_logger("kgents.api")
 REQUEST_ID = "kgents.request_id"
 GONE = "kgents.gone"
 """In the scope of a request whose connection has ended."""
+WEBHOOKS = "/webhooks/"
+"""Under it requests bring a signature of their body instead of an API key."""
 BODY_TIMEOUT = 30.0  # seconds for a client to send its body
 MOST_CONTAINERS = 32_768  # of JSON, in a body
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -147,7 +149,9 @@ class _Exchange:
         if b"%00" in (scope.get("raw_path") or b"") or b"%00" in scope["query_string"]:
             raise InvalidRequest("A path or query can't hold a NUL byte.", code="nul-byte")
         if not self._path.startswith("/v1/"):
-            await self._app(scope, self._receive, self._sent)
+            signed = self._path.startswith(WEBHOOKS)
+            receive = self._replay(await self._body()) if signed else self._receive
+            await self._app(scope, receive, self._sent)
             return
         call, body = await self._admitted()
         route = self._direct.get(self._path) if scope["method"] == "POST" else None

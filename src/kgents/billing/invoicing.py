@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from kgents.billing import repository
-from kgents.billing.model import Invoice, InvoiceStatus, Line, Price, Subscription, fee_of
+from kgents.billing.model import Held, Invoice, InvoiceStatus, Line, Price, Subscription, fee_of
 from kgents.clock import month_bounds, month_of
 from kgents.errors import Unprocessable
 from kgents.ids import new_id
@@ -112,13 +112,15 @@ def of_month(connection: Connection, period: str, after: str, limit: int) -> lis
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where an invoice and the ledger disagree about a meter of a tenant's month."""
+    """Where an invoice says something else than what it is compared with: the units of a meter, its `amount` in minor
+    units, or at Stripe its `currency` and `status`.
+    """
 
     tenant_id: str
     invoice_id: str
-    meter: str
-    invoiced: int
-    ledger: int
+    what: str
+    invoiced: int | str
+    found: int | str
 
 
 def quantities(invoice: Invoice) -> Amounts:
@@ -150,6 +152,22 @@ def differences(connection: Connection, invoice: Invoice) -> list[Difference]:
     if amount != invoice.total:
         found.append(Difference(invoice.tenant_id, invoice.invoice_id or "", "amount", invoice.total, amount))
     return found
+
+
+def at_stripe(invoice: Invoice, held: Held | None) -> list[Difference]:
+    """Where Stripe has an invoice as something else, or does not have it, given what it has of it."""
+    ours: dict[str, int | str] = {"amount": invoice.total, "currency": invoice.currency, "status": invoice.status}
+    if held is not None:
+        theirs: dict[str, int | str] = {"amount": held.total, "currency": held.currency, "status": held.status}
+    elif invoice.status == "open" or invoice.stripe_id:
+        theirs = ours | {"status": "not at Stripe"}
+    else:
+        theirs = ours
+    return [
+        Difference(invoice.tenant_id, invoice.invoice_id or "", what, ours[what], theirs[what])
+        for what in ours
+        if ours[what] != theirs[what]
+    ]
 
 
 def _named(invoice: Invoice) -> dict[str, Amounts]:

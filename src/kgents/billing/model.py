@@ -120,11 +120,32 @@ class Invoice:
     lines: tuple[Line, ...]
     created_at: int
     updated_at: int
+    stripe_id: str | None = None
+    """Stripe's id of it, once Stripe collects it."""
+    payment_url: str | None = None
+    """Stripe's page on which it can be paid."""
 
     @property
     def total(self) -> int:
         """The sum of its lines, in minor units."""
         return sum(line.amount for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An invoice as Stripe has it. `tenant_id` and `invoice_id` are what it was given; empty where kgents did not make
+    it.
+    """
+
+    stripe_id: str
+    tenant_id: str
+    invoice_id: str
+    status: InvoiceStatus
+    total: int
+    currency: str
+    url: str | None
+    empty: bool
+    """Whether it has no lines."""
 
 
 def fee_of(terms: Terms, start: int, end: int, month: tuple[int, int]) -> int:

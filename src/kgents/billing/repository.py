@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
 from kgents.billing.model import Invoice, InvoiceStatus, Line, Plan, Price, Subscription, Terms
-from kgents.store.tables import invoices, plans, subscriptions
+from kgents.store.tables import invoices, plans, stripe_customers, subscriptions
 from kgents.store.upsert import insert
 from kgents.tenants.model import PLATFORM
 
@@ -162,6 +162,50 @@ def invoices_of(connection: Connection, period: str, after: str, limit: int) -> 
     statement = sa.select(invoices).where(invoices.c.period == period, invoices.c.invoice_id > after)
     rows = connection.execute(statement.order_by(invoices.c.invoice_id).limit(limit))
     return [_invoice(row) for row in rows.mappings()]
+
+
+def open_invoices(connection: Connection, collected: bool, after: str, limit: int) -> list[Invoice]:
+    """Open invoices (in a transaction over all tenants) that Stripe has, or does not have, in the order of their ids,
+    after the given one.
+    """
+    has = invoices.c.stripe_id.is_not(None) if collected else invoices.c.stripe_id.is_(None)
+    # In the index's own words: sqlalchemy would send the status as a parameter.
+    statement = sa.select(invoices).where(sa.text("status = 'open'"), has, invoices.c.invoice_id > after)
+    rows = connection.execute(statement.order_by(invoices.c.invoice_id).limit(limit))
+    return [_invoice(row) for row in rows.mappings()]
+
+
+def uncollected(connection: Connection) -> tuple[int, int | None]:
+    """How many open invoices (in a transaction over all tenants) Stripe does not have yet, and when the oldest of them
+    was made.
+    """
+    statement = sa.select(sa.func.count(), sa.func.min(invoices.c.created_at))
+    count, oldest = connection.execute(
+        statement.where(sa.text("status = 'open'"), invoices.c.stripe_id.is_(None))
+    ).one()
+    return count, oldest
+
+
+def set_collected(connection: Connection, tenant_id: str, invoice_id: str, stripe_id: str, url: str | None) -> None:
+    """Write that Stripe has an invoice."""
+    connection.execute(
+        sa.update(invoices)
+        .where(invoices.c.tenant_id == tenant_id, invoices.c.invoice_id == invoice_id)
+        .values(stripe_id=stripe_id, payment_url=url)
+    )
+
+
+def customer_of(connection: Connection, tenant_id: str) -> str | None:
+    """Stripe's id of a tenant, if it is known."""
+    statement = sa.select(stripe_customers.c.customer_id).where(stripe_customers.c.tenant_id == tenant_id)
+    found: str | None = connection.execute(statement).scalar_one_or_none()
+    return found
+
+
+def keep_customer(connection: Connection, tenant_id: str, customer_id: str, now: int) -> None:
+    """Keep Stripe's id of a tenant; the first one stays."""
+    row = {"tenant_id": tenant_id, "customer_id": customer_id, "created_at": now}
+    connection.execute(insert(connection, stripe_customers).values(row).on_conflict_do_nothing())
 
 
 def set_status(connection: Connection, tenant_id: str, invoice_id: str, status: InvoiceStatus, now: int) -> None:

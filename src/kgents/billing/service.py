@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from kgents.billing import repository
 from kgents.billing.invoicing import draft
-from kgents.billing.model import NEXT, Invoice, InvoiceStatus, Plan, Subscription, Terms
+from kgents.billing.model import NEXT, Held, Invoice, InvoiceStatus, Plan, Subscription, Terms
 from kgents.billing.rules import check_terms
 from kgents.clock import Clock, month_of, to_rfc3339
 from kgents.errors import Conflict, NotFound
@@ -142,9 +142,14 @@ class BillingService:
         self, connection: Connection, tenant_id: str, invoice_id: str, status: InvoiceStatus, actor: Actor
     ) -> Invoice:
         """The invoice, which has now become paid, uncollectible or void. Raises NotFound, and Conflict where it can't
-        become that.
+        become that, or where Stripe collects it.
         """
         found = self.invoice(connection, tenant_id, invoice_id, lock=True)
+        if found.stripe_id is not None:
+            raise Conflict(
+                f"Stripe collects the invoice {invoice_id}, as {found.stripe_id}. Mark it there: kgents follows.",
+                code="invoice-at-stripe",
+            )
         if found.status == status:
             return found
         if status not in NEXT[found.status]:
@@ -152,10 +157,52 @@ class BillingService:
             raise Conflict(
                 f"The invoice {invoice_id} is {found.status}, and can become {allowed}.", code="invoice-status"
             )
+        return self._become(connection, found, status, actor)
+
+    def follow(self, connection: Connection, held: Held, actor: Actor) -> Invoice | None:
+        """The invoice that Stripe has as `held`, with what Stripe says of it; None where it is no invoice of ours, or
+        still a draft.
+
+        Safe any number of times and in any order: an invoice goes on only as NEXT has it.
+        """
+        found = repository.invoice_by_id(connection, held.tenant_id, held.invoice_id, lock=True)
+        if found is None or held.status == "draft":  # of a draft Stripe does not have all yet
+            return None
+        if (found.stripe_id, found.payment_url) != (held.stripe_id, held.url):
+            repository.set_collected(connection, held.tenant_id, held.invoice_id, held.stripe_id, held.url)
+            found = replace(found, stripe_id=held.stripe_id, payment_url=held.url)
+        if held.status in NEXT[found.status]:
+            return self._become(connection, found, held.status, actor)
+        return found
+
+    def open_invoices(self, connection: Connection, *, collected: bool, after: str, limit: int) -> list[Invoice]:
+        """Open invoices of all tenants that Stripe has, or does not have, in the order of their ids, after the given
+        one.
+        """
+        return repository.open_invoices(connection, collected, after, limit)
+
+    def uncollected(self, connection: Connection) -> tuple[int, int | None]:
+        """How many open invoices Stripe does not have yet, and when the oldest of them was made."""
+        return repository.uncollected(connection)
+
+    def customer(self, connection: Connection, tenant_id: str) -> tuple[str | None, str | None]:
+        """Under which id Stripe knows a tenant, and the tenant's name; either may be gone, or not be there yet."""
+        try:
+            name = self._tenants.get(connection, tenant_id).name
+        except NotFound:
+            name = None
+        return repository.customer_of(connection, tenant_id), name
+
+    def keep_customer(self, connection: Connection, tenant_id: str, customer_id: str) -> None:
+        """Keep under which id Stripe knows a tenant."""
+        repository.keep_customer(connection, tenant_id, customer_id, self._clock.now())
+
+    def _become(self, connection: Connection, found: Invoice, status: InvoiceStatus, actor: Actor) -> Invoice:
+        assert found.invoice_id is not None, "a draft is not kept"
         now = self._clock.now()
-        repository.set_status(connection, tenant_id, invoice_id, status, now)
+        repository.set_status(connection, found.tenant_id, found.invoice_id, status, now)
         detail = {"from": found.status, "to": status}
-        self._audit.record(connection, tenant_id, actor, "invoice.update", "invoice", invoice_id, detail)
+        self._audit.record(connection, found.tenant_id, actor, "invoice.update", "invoice", found.invoice_id, detail)
         return replace(found, status=status, updated_at=now)
 
     def _entitle(

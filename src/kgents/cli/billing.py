@@ -38,7 +38,7 @@ _THOUSANDTHS = {"bhd", "jod", "kwd", "omr", "tnd"}
 _PRICE = re.compile(r"([a-z_]+)(?:@(\S+))?=([0-9]{1,12})(?:/([0-9]{1,10}))?")
 _INCLUDED = re.compile(r"([a-z_]+)(?:@(\S+))?=([0-9]{1,16})")
 PLANS = ("id", "name", "currency", "monthly_fee", "quotas", "created_at", "archived_at")
-INVOICES = ("id", "period", "status", "amount", "created_at")
+INVOICES = ("id", "period", "status", "amount", "created_at", "payment_url")
 LINES = ("plan", "meter", "model", "quantity", "included", "price", "amount", "start", "end")
 
 TenantOption = Annotated[str, typer.Option("--tenant", help="Another tenant's, for platform administrators.")]
@@ -182,16 +182,17 @@ def invoice_mark(
 def invoice_reconcile(
     period: Annotated[str, typer.Argument(help="A month, such as 2026-11.")], output: Output = Format.TABLE
 ) -> None:
-    """Compare each invoice of a month with the ledger's events. Exits with 1 where they differ.
+    """Compare each invoice of a month with the ledger's events, and with Stripe. Exits with 1 where they differ.
 
-    An operator's command: it needs KGENTS_DATABASE_URL, or KGENTS_DATA_DIR of a running kgents up.
+    An operator's command: it needs KGENTS_DATABASE_URL, or KGENTS_DATA_DIR of a running kgents up; and for Stripe
+    KGENTS_STRIPE_API_KEY.
     """
     from kgents.cli import invoices
 
     with progress("comparing invoices and ledger"):
         report = invoices.reconcile(period)
     if report["differences"] or output is not Format.TABLE:
-        show(report["differences"], output, ("tenant", "invoice", "meter", "invoiced", "ledger"))
+        show(report["differences"], output, ("tenant", "invoice", "what", "invoiced", "found"))
     note(report["summary"])
     if report["differences"] or report["missing"]:
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""`kgents invoice reconcile`: the operator's comparison of invoices and ledger."""
+"""`kgents invoice reconcile`: the operator's comparison of invoices with the ledger, and with what Stripe has."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 
 from kgents import config
 from kgents.billing import invoicing
+from kgents.billing.gateway import Gateway
 from kgents.billing.invoicing import Difference
 from kgents.billing.model import Subscription
 from kgents.cli import connections
 from kgents.cli.client import Refused
 from kgents.clock import SECOND, SystemClock, month_bounds
+from kgents.config import Settings
 from kgents.store.engine import Scope, open_store
 
 PAGE = 100
@@ -22,30 +24,36 @@ LATE = 2 * 3600.0  # seconds after which an invoice is missed
 
 
 def reconcile(period: str) -> dict[str, Any]:
-    """Compare a month's invoices with the ledger: the differences, and a summary. Raises Refused and Unavailable."""
+    """Compare a month's invoices with the ledger, and given a key of Stripe's with what Stripe has of them.
+
+    Answers the differences, and a summary. Raises Refused and Unavailable.
+    """
     try:
         month_bounds(period)
     except ValueError as error:
         raise Refused("The month must be written as 2026-11.") from error
-    compared, found, missing = asyncio.run(_compare(_database_url(), period))
-    summary = f"{compared} invoices compared, {len({each.invoice_id for each in found})} differ"
+    settings = config.load()
+    compared, found, missing = asyncio.run(_compare(_database_url(settings), settings, period))
+    also = " with the ledger and Stripe" if settings.stripe_api_key.get_secret_value() else " with the ledger"
+    summary = f"{compared} invoices compared{also}, {len({each.invoice_id for each in found})} differ"
     if missing:
         summary += f"; {len(missing)} are not made, such as that of {missing[0].tenant_id}: is a worker running?"
     differences = [
         {
             "tenant": each.tenant_id,
             "invoice": each.invoice_id,
-            "meter": each.meter,
+            "what": each.what,
             "invoiced": each.invoiced,
-            "ledger": each.ledger,
+            "found": each.found,
         }
         for each in found
     ]
     return {"differences": differences, "missing": [each.subscription_id for each in missing], "summary": summary}
 
 
-async def _compare(url: str, period: str) -> tuple[int, list[Difference], list[Subscription]]:
+async def _compare(url: str, settings: Settings, period: str) -> tuple[int, list[Difference], list[Subscription]]:
     store = open_store(url)
+    stripe = _stripe(settings)
     compared, found, after = 0, list[Difference](), ""
     try:
         while page := await store.read(
@@ -55,6 +63,9 @@ async def _compare(url: str, period: str) -> tuple[int, list[Difference], list[S
                 compared += 1
                 compare = partial(invoicing.differences, invoice=each)
                 found += await store.read(Scope.tenant(each.tenant_id), compare)
+                if stripe and each.total:
+                    held = await stripe.get(each.stripe_id) if each.stripe_id else None
+                    found += invoicing.at_stripe(each, held)
             after = page[-1].invoice_id or ""
         before = SystemClock().now() - round(LATE * SECOND)
         missing = await store.read(
@@ -62,11 +73,17 @@ async def _compare(url: str, period: str) -> tuple[int, list[Difference], list[S
         )
         return compared, found, missing
     finally:
+        if stripe:
+            await stripe.aclose()
         await store.close()
 
 
-def _database_url() -> str:
-    given = config.load()
+def _stripe(settings: Settings) -> Gateway | None:
+    key = settings.stripe_api_key.get_secret_value()
+    return Gateway(key, settings.stripe_url) if key else None
+
+
+def _database_url(given: Settings) -> str:
     if "database_url" in given.model_fields_set:
         return given.database_url
     kept = connections.read(

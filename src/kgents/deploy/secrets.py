@@ -76,6 +76,11 @@ def _stripe(value: str) -> None:
         raise ValueError("it is neither a secret key of Stripe's (sk_live_...) nor a restricted one (rk_live_...)")
 
 
+def _webhook(value: str) -> None:
+    if not value.startswith("whsec_"):
+        raise ValueError("it is no signing secret of a webhook endpoint (whsec_...)")
+
+
 def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
     """What is to be there. `check_pepper` raises ValueError for a pepper that can't be used."""
 
@@ -88,7 +93,8 @@ def wanted(check_pepper: Callable[[str], object]) -> list[Wanted]:
         Wanted(api, "KGENTS_PEPPER", "the hashes of API keys", pepper),
         Wanted(api, "KGENTS_METER_TOKEN", "OpenMeter, or the meter that comes with kgents", _any),
         Wanted(api, "KGENTS_PROVIDERS", "model providers, as JSON", _providers, optional=True),
-        Wanted(api, "KGENTS_STRIPE_API_KEY", "Stripe; not read before there is billing", _stripe, optional=True),
+        Wanted(api, "KGENTS_STRIPE_API_KEY", "Stripe, which collects invoices", _stripe, optional=True),
+        Wanted(api, "KGENTS_STRIPE_WEBHOOK_SECRET", "what Stripe tells by webhook", _webhook, optional=True),
         Wanted(api, "KGENTS_REDIS_URL", "rate limits of all replicas together", _any, optional=True),
         *(
             Wanted("kgents-nats-secrets", user, f"the event bus, as {user}", _password)

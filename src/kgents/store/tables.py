@@ -324,7 +324,7 @@ subscriptions = Table(
     ),
 )
 
-# A subscription's month, once it is over. `lines` never changes.
+# A subscription's month, once it is over. `lines` never changes. `stripe_id` is there once Stripe collects it.
 invoices = Table(
     "invoices",
     metadata,
@@ -337,10 +337,35 @@ invoices = Table(
     Column("lines", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("stripe_id", Text),
+    Column("payment_url", Text),
     CheckConstraint("status IN ('open', 'paid', 'uncollectible', 'void')", name="status"),
     Index(None, "tenant_id", "invoice_id"),
     Index("uq_invoices_month", "subscription_id", "period", unique=True),
+    _partial("ix_invoices_open", "invoice_id", where="status = 'open'"),
     ForeignKeyConstraint(["subscription_id"], ["subscriptions.subscription_id"]),
+)
+
+# Under which id Stripe knows a tenant. Kept with its invoices when it is erased.
+stripe_customers = Table(
+    "stripe_customers",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("customer_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# What Stripe told by webhook, once for each event however often it was told: `stripe_id` is the invoice that it is of.
+stripe_events = Table(
+    "stripe_events",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("stripe_id", Text, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("done_at", BigInteger),
+    _partial("ix_stripe_events_waiting", "received_at", "event_id", where="done_at IS NULL"),
 )
 
 outbox = Table(

@@ -83,6 +83,14 @@ class Metrics:
             "invoice_differences",
             "Meters of new invoices that differed from the ledger, and invoices that could not be made.",
         )
+        self._stripe_backlog = self._gauge("stripe_backlog", "Invoices and webhooks that wait for Stripe.", ("kind",))
+        self._stripe_age = self._gauge(
+            "stripe_oldest_age_seconds", "How long the oldest of them has waited.", ("kind",)
+        )
+        for kind in ("invoices", "webhooks"):
+            self.stripe_backlog(kind, 0, 0.0)
+        self._stripe_refused = self._counter("stripe_refused", "Requests for an invoice that Stripe refused.")
+        self._webhooks = self._counter("webhooks", "Requests to the webhook endpoint.", ("outcome",))
         self._revenue = self._gauge(
             "revenue_today_minor_units", "What today (UTC) has come to so far, in minor units.", ("currency",)
         )
@@ -249,6 +257,19 @@ class Metrics:
     def not_invoiced(self) -> None:
         """An invoice that was due could not be made."""
         self._misinvoiced.inc()
+
+    def stripe_backlog(self, kind: str, count: int, oldest_age: float) -> None:
+        """How many `invoices` Stripe does not have, or `webhooks` were not looked at, and since how many seconds."""
+        self._stripe_backlog.labels(kind).set(count)
+        self._stripe_age.labels(kind).set(oldest_age)
+
+    def stripe_refused(self) -> None:
+        """Stripe refused to take or to show an invoice."""
+        self._stripe_refused.inc()
+
+    def webhook(self, outcome: str) -> None:
+        """A webhook came, which was `kept`, `known` already, of `no_invoice`, or `refused`."""
+        self._webhooks.labels(outcome).inc()
 
     def revenue(self, today: Mapping[str, int]) -> None:
         """What today has come to, in minor units, by currency."""

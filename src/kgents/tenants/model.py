@@ -117,6 +117,7 @@ class Actor:
 
 
 SYSTEM = Actor("system", "", "")  # kgents itself, and an operator at the machine
+STRIPE = Actor("stripe", "", "")  # what became of an invoice at Stripe
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,9 @@ class Invoicer:
             log.error(
                 "an invoice is not what the ledger says",
                 invoice=each.invoice_id,
-                meter=each.meter,
+                what=each.what,
                 invoiced=each.invoiced,
-                ledger=each.ledger,
+                ledger=each.found,
             )
         self._metrics.invoiced(len(found))
         return 1

@@ -112,9 +112,9 @@ def test_invoices_are_compared_with_the_ledger(operator: Cli, own_up: Up) -> Non
         {
             "tenant": tenant,
             "invoice": operator.json("invoice", "list", "--tenant", tenant)[0]["id"],
-            "meter": "runs",
+            "what": "runs",
             "invoiced": 0,
-            "ledger": 3,
+            "found": 3,
         }
     ]
 

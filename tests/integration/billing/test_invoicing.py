@@ -233,14 +233,12 @@ async def test_a_difference_is_seen(world, store):
     assert await world.differences(invoice) == []
 
     await world.use(tenant, (START + 11, Amounts(0, 3, 0, 0), "m"))
-    assert [(each.meter, each.invoiced, each.ledger) for each in await world.differences(invoice)] == [
+    assert [(each.what, each.invoiced, each.found) for each in await world.differences(invoice)] == [
         ("input_tokens", 5, 8)
     ]
     fee, *lines = invoice.lines
     changed = replace(invoice, lines=(fee._replace(amount=1), *lines))
-    assert ("amount", 3, 3_102) in [
-        (each.meter, each.invoiced, each.ledger) for each in await world.differences(changed)
-    ]
+    assert ("amount", 3, 3_102) in [(each.what, each.invoiced, each.found) for each in await world.differences(changed)]
 
 
 async def test_an_invoice_is_made_once_for_good(world, store):

@@ -194,6 +194,24 @@ CASES = [
     Case("KgentsReconcileDifference", "page", "the bus tells nothing", False, _difference(7, UNKNOWN)),
     Case("KgentsInvoiceDifference", "page", "one differs", True, _one("kgents_invoice_differences_total", "0x20 1x60")),
     Case("KgentsInvoiceDifference", "page", "none does", False, _one("kgents_invoice_differences_total", "0x90")),
+    *(
+        Case(
+            name,
+            "ticket",
+            what,
+            fires,
+            _one("kgents_stripe_oldest_age_seconds", values, kind=kind),
+            "120m",
+        )
+        for name, kind, fires, what, values in (
+            ("KgentsInvoicesUncollected", "invoices", True, "Stripe is away", "0+60x200"),
+            ("KgentsInvoicesUncollected", "invoices", False, "they go there within the hour", "0+20x200"),
+            ("KgentsInvoicesUncollected", "webhooks", False, "webhooks wait", "0+60x200"),
+            ("KgentsWebhookBacklog", "webhooks", True, "nobody looks at them", "0+60x200"),
+            ("KgentsWebhookBacklog", "webhooks", False, "none wait", "0x200"),
+            ("KgentsWebhookBacklog", "invoices", False, "invoices wait", "0+60x200"),
+        )
+    ),
     Case(
         "KgentsReconcileStale",
         "ticket",

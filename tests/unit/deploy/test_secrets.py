@@ -32,11 +32,18 @@ def test_complete_secrets_are_ok_and_what_is_optional_may_be_absent() -> None:
     require(verdicts)
 
 
-@pytest.mark.parametrize("key", [f"sk_test_{CANARY}", f"rk_live_{CANARY}"])
-def test_a_key_of_stripes_is_ok(key: str) -> None:
-    verdicts = check(changed("kgents-api-secrets", "KGENTS_STRIPE_API_KEY", key), WANTS)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("KGENTS_STRIPE_API_KEY", f"sk_test_{CANARY}"),
+        ("KGENTS_STRIPE_API_KEY", f"rk_live_{CANARY}"),
+        ("KGENTS_STRIPE_WEBHOOK_SECRET", f"whsec_{CANARY}"),
+    ],
+)
+def test_secrets_of_stripes_are_ok(key: str, value: str) -> None:
+    verdicts = check(changed("kgents-api-secrets", key, value), WANTS)
 
-    assert [each.verdict for each in verdicts if each.key == "KGENTS_STRIPE_API_KEY"] == ["ok"]
+    assert [each.verdict for each in verdicts if each.key == key] == ["ok"]
 
 
 @pytest.mark.parametrize("data", [5, {"KGENTS_PEPPER": 5}, {"KGENTS_PEPPER": "x"}])
@@ -79,6 +86,7 @@ def test_a_missing_secret_is_told_of_with_each_value() -> None:
         ("KGENTS_PROVIDERS", f'{{"openai": "{CANARY}"'),
         ("KGENTS_PROVIDERS", f'["{CANARY}"]'),
         ("KGENTS_STRIPE_API_KEY", f"pk_live_{CANARY}"),
+        ("KGENTS_STRIPE_WEBHOOK_SECRET", f"we_{CANARY}"),
     ],
 )
 def test_a_malformed_value_is_told_of_and_not_told(key: str, value: str) -> None:

@@ -67,7 +67,7 @@ class LineDocument(BaseModel):
 
 class InvoiceDocument(BaseModel):
     """A subscription's month (UTC), or its part of one. Amounts are whole minor units of the currency. A draft has no
-    id: its month goes on.
+    id: its month goes on. One that Stripe collects has `stripe_id`, and can be paid at `payment_url`.
     """
 
     object: Literal["invoice"] = "invoice"
@@ -81,6 +81,8 @@ class InvoiceDocument(BaseModel):
     lines: list[LineDocument]
     created_at: str
     updated_at: str
+    stripe_id: str | None
+    payment_url: str | None
 
 
 class InvoiceChange(Body):
@@ -116,6 +118,8 @@ def _invoice(found: Invoice) -> InvoiceDocument:
         lines=[_line(line) for line in found.lines],
         created_at=to_rfc3339(found.created_at),
         updated_at=to_rfc3339(found.updated_at),
+        stripe_id=found.stripe_id,
+        payment_url=found.payment_url,
     )
 
 
@@ -254,7 +258,9 @@ async def list_tenant_invoices(
 async def update_invoice(
     call: PlatformAdmin, tenant_id: TenantId, invoice_id: InvoiceId, body: InvoiceChange
 ) -> Response:
-    """Write that an invoice was paid, can't be collected, or is void. Its usage and amounts never change."""
+    """Write that an invoice was paid, can't be collected, or is void. Its usage and amounts never change. What Stripe
+    collects is marked there.
+    """
     return await write(
         call,
         lambda connection: call.services.billing.mark(connection, tenant_id, invoice_id, body.status, call.actor),

@@ -30,6 +30,8 @@ TENANTS_TABLES = (
     "run_steps",
     "runs",
     "sessions",
+    "stripe_customers",
+    "stripe_events",
     "subscriptions",
     "tenants",
     "usage_events",
@@ -205,6 +207,31 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("oldest", name=op.f("pk_schema_support")),
     )
     op.create_table(
+        "stripe_customers",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("customer_id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", name=op.f("pk_stripe_customers")),
+    )
+    op.create_table(
+        "stripe_events",
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("stripe_id", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("done_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("event_id", name=op.f("pk_stripe_events")),
+    )
+    op.create_index(
+        "ix_stripe_events_waiting",
+        "stripe_events",
+        ["received_at", "event_id"],
+        unique=False,
+        sqlite_where=sa.text("done_at IS NULL"),
+        postgresql_where=sa.text("done_at IS NULL"),
+    )
+    op.create_table(
         "subscriptions",
         sa.Column("subscription_id", sa.Text(), nullable=False),
         sa.Column("tenant_id", sa.Text(), nullable=False),
@@ -324,11 +351,21 @@ def _create_tables() -> None:
         sa.Column("lines", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("stripe_id", sa.Text(), nullable=True),
+        sa.Column("payment_url", sa.Text(), nullable=True),
         sa.CheckConstraint("status IN ('open', 'paid', 'uncollectible', 'void')", name=op.f("ck_invoices_status")),
         sa.ForeignKeyConstraint(
             ["subscription_id"], ["subscriptions.subscription_id"], name=op.f("fk_invoices_subscriptions")
         ),
         sa.PrimaryKeyConstraint("invoice_id", name=op.f("pk_invoices")),
+    )
+    op.create_index(
+        "ix_invoices_open",
+        "invoices",
+        ["invoice_id"],
+        unique=False,
+        sqlite_where=sa.text("status = 'open'"),
+        postgresql_where=sa.text("status = 'open'"),
     )
     op.create_index(op.f("ix_invoices_tenant_id_invoice_id"), "invoices", ["tenant_id", "invoice_id"], unique=False)
     op.create_index("uq_invoices_month", "invoices", ["subscription_id", "period"], unique=True)
