@@ -13,6 +13,8 @@ from kgents.agents.events import Channel
 from kgents.agents.ledger_ops import Admit, Recorded
 from kgents.agents.runner import RunTask
 from kgents.api.admission import Admission, Place, _Flow
+from kgents.billing.gateway import Gateway
+from kgents.billing.model import Held
 from kgents.bus.server import LocalNats
 from kgents.bus.streams import USAGE_SUBJECT
 from kgents.errors import Unavailable
@@ -128,7 +130,31 @@ def without_admission() -> None:
     Admission.enter = faulty  # type: ignore[method-assign]
 
 
+def without_looking_at_stripe() -> None:
+    """What an invoice is at Stripe is taken for what it was when it was first read."""
+    read = Gateway.get
+    known: dict[str, Held | None] = {}
+
+    async def faulty(self: Gateway, stripe_id: str) -> Held | None:
+        if stripe_id not in known:
+            known[stripe_id] = await read(self, stripe_id)
+        return known[stripe_id]
+
+    Gateway.get = faulty  # type: ignore[method-assign]
+
+
+def without_looking_first() -> None:
+    """Invoices are made at Stripe without a look at which are there."""
+
+    async def faulty(_self: Gateway, _invoice_id: str, _customer_id: str) -> None:
+        return None
+
+    Gateway._find = faulty  # type: ignore[assignment, method-assign]
+
+
 CONTROLS = {
+    "no look at Stripe": without_looking_at_stripe,
+    "no look before making": without_looking_first,
     "lazy bus": with_lazy_bus,
     "no admission": without_admission,
     "no claim": without_claims,
