@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.installation import NAMESPACE, Installation
 from tests.support.waiting import wait_until
 
-HOLDING = ("A1", "A2", "A3", "A6", "B1", "C1", "D2", "D3", "D4", "D6", "D7", "L1", "L7")
+HOLDING = ("A1", "A2", "A3", "A6", "B1", "C1", "D2", "D3", "D4", "D6", "D7", "L1", "L7", "L8")
 Breaking = Callable[[Installation], AbstractContextManager[None]]
 
 
@@ -33,6 +33,9 @@ def verdicts(
 def test_what_holds_is_a_pass(installation: Installation, tmp_path: Path) -> None:
     wait_until(  # pods that have just started have no metrics yet
         lambda: verdicts(installation, tmp_path, "C1")["C1"]["verdict"] == "pass", seconds=90, what="metrics are there"
+    )
+    wait_until(  # the first look subscribes somebody, and that one's invoice is made when the look is over
+        lambda: verdicts(installation, tmp_path, "L8")["L8"]["verdict"] == "pass", seconds=90, what="an invoice is made"
     )
     found = verdicts(installation, tmp_path, *HOLDING)
     assert {name: each["detail"] for name, each in found.items() if each["verdict"] != "pass"} == {}

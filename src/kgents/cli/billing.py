@@ -191,7 +191,9 @@ def invoice_reconcile(
 
     with progress("comparing invoices and ledger"):
         report = invoices.reconcile(period)
-    if report["differences"] or output is not Format.TABLE:
+    if output is not Format.TABLE:
+        show({name: report[name] for name in ("compared", "differences", "missing")}, output)
+    elif report["differences"]:
         show(report["differences"], output, ("tenant", "invoice", "what", "invoiced", "found"))
     note(report["summary"])
     if report["differences"] or report["missing"]:

@@ -26,7 +26,8 @@ LATE = 2 * 3600.0  # seconds after which an invoice is missed
 def reconcile(period: str) -> dict[str, Any]:
     """Compare a month's invoices with the ledger, and given a key of Stripe's with what Stripe has of them.
 
-    Answers the differences, and a summary. Raises Refused and Unavailable.
+    Answers how many were compared, the differences, the ids of subscriptions whose invoice is missing, and a summary.
+    Raises Refused and Unavailable.
     """
     try:
         month_bounds(period)
@@ -48,7 +49,12 @@ def reconcile(period: str) -> dict[str, Any]:
         }
         for each in found
     ]
-    return {"differences": differences, "missing": [each.subscription_id for each in missing], "summary": summary}
+    return {
+        "compared": compared,
+        "differences": differences,
+        "missing": [each.subscription_id for each in missing],
+        "summary": summary,
+    }
 
 
 async def _compare(url: str, settings: Settings, period: str) -> tuple[int, list[Difference], list[Subscription]]:

@@ -276,6 +276,15 @@ _LAUNCH = (
         needs=("A3",),
         attention=20,
     ),
+    Criterion(
+        "L8",
+        "Invoices are what the ledger says, and what Stripe has",
+        "Runs kgents invoice reconcile in a pod of the API, for this month and the last.",
+        "docs/saas/runbook.md#kgentsinvoicedifference",
+        cluster.invoiced,
+        needs=("A3",),
+        attention=20,
+    ),
 )
 
 GRAPH = Graph(TRACKS, (*_API, *_LOGS, *_SCALING, *_SECURITY, *_LAUNCH))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from uuid import uuid4
 
@@ -176,11 +175,11 @@ def test_the_comparison_names_what_stripe_has_otherwise(collecting, stripe, tena
         KGENTS_STRIPE_URL=stripe.url,
     )
     done = cli("invoice", "reconcile", invoice["period"], "-o", "json")
-    assert [each for each in done.json() if each["invoice"] == invoice["id"]] == []
+    assert [each for each in done.json()["differences"] if each["invoice"] == invoice["id"]] == []
     assert "with the ledger and Stripe" in done.stderr
     stripe.void(invoice["stripe_id"])
     done = cli("invoice", "reconcile", invoice["period"], "-o", "json")
     assert done.status == 1
     assert {"tenant": tenant.id, "invoice": invoice["id"], "what": "status", "invoiced": "open", "found": "void"} in (
-        json.loads(done.stdout)
+        done.json()["differences"]
     )

@@ -40,7 +40,7 @@ def test_what_happens_is_told(cli: Cli, up: Up) -> None:
     assert found["runs"]["failed_per_second"] > 0
     assert found["tokens"]["output_per_second"] > 0
     assert {each["process"] for each in found["processes"]} == {"api", "worker"}
-    assert {each["component"] for each in found["components"]} == {"sql", "nats", "meter", "rate_limits"}
+    assert {each["component"] for each in found["components"]} == {"sql", "nats", "meter", "rate_limits", "stripe"}
 
 
 def test_a_live_view_on_a_terminal_ends_with_ctrl_c(cli: Cli, up: Up) -> None:

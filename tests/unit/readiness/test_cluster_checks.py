@@ -304,3 +304,33 @@ def test_a_difference_that_stays_is_a_fail(answers: list[Any]) -> None:
 def test_a_comparison_that_was_not_made_shows_nothing(answers: list[Any]) -> None:
     with pytest.raises(NotShown):
         cluster.reconciled(target({}, answers))
+
+
+def invoices(compared: int = 0, *, differences: int = 0, missing: int = 0) -> dict[str, Any]:
+    return {"compared": compared, "differences": [{"what": "runs"}] * differences, "missing": ["sub_1"] * missing}
+
+
+def test_invoices_that_are_what_the_ledger_says_are_a_pass() -> None:
+    assert "in 5 invoices" in cluster.invoiced(target({}, [invoices(2), invoices(3)])).detail
+
+
+@pytest.mark.parametrize("wrong", [invoices(2, differences=1), invoices(2, missing=1)])
+def test_an_invoice_that_differs_is_a_fail(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Broken, match="1 "):
+        cluster.invoiced(target({}, [invoices(3), wrong]))
+
+
+@pytest.mark.parametrize("answers", [[], [{"summary": "?"}], [[]], [{**invoices(1), "differences": None}]])
+def test_invoices_that_were_not_compared_show_nothing(answers: list[Any]) -> None:
+    with pytest.raises(NotShown, match="reconcile"):
+        cluster.invoiced(target({}, answers))
+
+
+def test_without_invoices_one_is_made_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = target({}, [invoices(), invoices()])
+    subscribed: list[Tenant] = []
+    monkeypatch.setattr(made, "tenant", lambda _name: Tenant("ten_1", "key"))
+    monkeypatch.setattr(cluster, "_subscribe", lambda _target, tenant: subscribed.append(tenant))
+    with pytest.raises(NotShown, match="an hour later"):
+        cluster.invoiced(made)
+    assert [each.id for each in subscribed] == ["ten_1"]

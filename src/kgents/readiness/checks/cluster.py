@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kgents.clock import SECOND, from_rfc3339, to_rfc3339
+from kgents.clock import SECOND, from_rfc3339, month_bounds, month_of, to_rfc3339
 from kgents.deploy import secrets
 from kgents.deploy.findings import condition, is_ready, name_of, progress
 from kgents.deploy.kubectl import Refused
 from kgents.deploy.plan import least_of
 from kgents.readiness.model import DAY, Broken, Found, NotShown
-from kgents.readiness.target import Target
+from kgents.readiness.target import Target, Tenant, answer
 
 NAME = "app.kubernetes.io/name"
 WORKLOADS = ("deployment", "statefulset")
@@ -227,6 +227,48 @@ def log_collector(target: Target) -> Found:
     if lacking := nodes - with_collector:
         raise Broken(f"No collector on {', '.join(sorted(filter(None, lacking)))}.", seen)
     return Found(f"It runs on all {len(nodes)} nodes of kgents.", seen)
+
+
+def invoiced(target: Target) -> Found:
+    """Every invoice of this month and the last is what the ledger says, and where Stripe collects, what Stripe has.
+
+    Where there is none yet, a tenant of its own is on a plan of nothing for as long as the other checks take. Its
+    invoice is due when KGENTS_INVOICE_DELAY is over, an hour after.
+    """
+    now = target.clock.now()
+    months = [month_of(month_bounds(month_of(now))[0] - 1), month_of(now)]
+    seen = {month: _compared(target, month) for month in months}
+    wrong = {name: sum(len(each[name]) for each in seen.values()) for name in ("differences", "missing")}
+    if wrong["differences"] or wrong["missing"]:
+        raise Broken(f"{wrong['differences']} differences, and {wrong['missing']} invoices were not made.", seen)
+    if compared := sum(each["compared"] for each in seen.values()):
+        return Found(f"No difference in {compared} invoices of {' and '.join(months)}.", seen)
+    _subscribe(target, target.tenant("billed"))
+    raise NotShown(
+        f"There is no invoice of {' or '.join(months)}. A tenant that uses something is subscribed now; run this again "
+        "an hour later (KGENTS_INVOICE_DELAY), when its invoice is made."
+    )
+
+
+def _compared(target: Target, month: str) -> dict[str, Any]:
+    command = ["/opt/kgents/bin/kgents", "invoice", "reconcile", month, "--output=json"]
+    try:
+        found = target.kubectl.execute(target.namespace, "deployment/kgents-api", command)
+        return {"compared": int(found["compared"]), **{name: list(found[name]) for name in ("differences", "missing")}}
+    except Refused as error:
+        raise NotShown(f"`kgents invoice reconcile` could not be run in a pod of the API: {error.detail}") from None
+    except (KeyError, TypeError, ValueError):
+        raise NotShown("`kgents invoice reconcile` did not answer as it does.") from None
+
+
+def _subscribe(target: Target, tenant: Tenant) -> None:
+    with target.http(target.admin_key) as admin, target.http(tenant.key) as http:
+        # It costs nothing: an invoice of nothing is sent to nobody.
+        plan = answer(admin, "POST", "/v1/plans", {"name": f"ready-{target.run}", "currency": "eur"})["id"]
+        answer(admin, "PUT", f"/v1/tenants/{tenant.id}/subscription", {"plan": plan})
+        answer(admin, "DELETE", f"/v1/plans/{plan}")
+        body = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
+        answer(http, "POST", "/v1/chat/completions", body)
 
 
 def reconciled(target: Target) -> Found:
