@@ -35,7 +35,7 @@ BAD: tuple[Misbehaviour, ...] = ("cut-before", "cut-after", "500-after", "429")
 
 @dataclass(slots=True)
 class Billed:
-    """Tenants with one invoice each, of a kgents whose Stripe forgets at once under which key it has done what."""
+    """Tenants with one invoice each, of a kgents whose Stripe soon forgets under which key it has done what."""
 
     up: Up
     stripe: FakeStripe
@@ -166,7 +166,7 @@ class Billed:
 def billed(dialect: str, folder: Path, seed: int, control: str = "") -> Iterator[Billed]:
     """A kgents that Stripe collects for."""
     with FakeStripe() as stripe:
-        stripe.forget_after = 0.0
+        stripe.forget_after = 5.0
         settings = {
             "KGENTS_INVOICE_DELAY": "0",
             "KGENTS_STRIPE_API_KEY": stripe.api_key,

@@ -110,13 +110,18 @@ class Gateway:
                 f"The invoice {invoice.invoice_id} is {invoice.total} {invoice.currency}, and {held.stripe_id} is "
                 f"{held.total} {held.currency}. It is sent to nobody. Delete it there to have it made again."
             )
-        return _held(
-            await _asked(
+        try:
+            final = await _asked(
                 self._api.invoices.finalize_invoice_async(
                     held.stripe_id, {"auto_advance": True}, {"idempotency_key": f"{key}-finalize"}
                 )
             )
-        )
+        except StripeRefused:
+            final = await _asked(self._api.invoices.retrieve_async(held.stripe_id))
+            if final.status == "draft":
+                raise
+            # Somebody else was faster.
+        return _held(final)
 
     async def get(self, stripe_id: str) -> Held | None:
         """An invoice as it is now; None where there is none. Raises StripeUnavailable and StripeRefused."""
@@ -136,12 +141,12 @@ class Gateway:
             if not page.has_more or not page.data:
                 break
             asked["starting_after"] = page.data[-1].id
-        if len(found) > 1:
-            ids = ", ".join(held.stripe_id for held in found)
-            raise StripeRefused(
-                f"Stripe has the invoice {invoice_id} more than once, as {ids}. Void all but one there."
-            )
-        return found[0] if found else None
+        live = [held for held in found if held.status not in ("draft", "void")]
+        if len(live) > 1:
+            ids = ", ".join(held.stripe_id for held in live)
+            raise StripeRefused(f"Stripe has the invoice {invoice_id} more than once: {ids}. Void all but one there.")
+        # A process that was killed may have left a second draft. Those are sent to nobody; all go on with the oldest.
+        return next(iter([*live, *(held for held in found if held.status == "void"), *reversed(found)]), None)
 
     async def _create(self, invoice: Invoice, customer_id: str) -> Held:
         customer = await _asked(self._api.customers.retrieve_async(customer_id))

@@ -231,6 +231,56 @@ async def test_a_failure_that_stripe_saved_is_waited_for(world):
     assert len(world.at_stripe(invoice)) == 1
 
 
+async def test_of_two_drafts_one_is_sent(world):
+    """As where a process was killed after it had sent a request, and another began before that was carried out."""
+    invoice = await world.invoice()
+    customer = world.stripe.create_customer()["id"]
+    metadata = {"kgents_invoice": invoice.invoice_id, "kgents_tenant": invoice.tenant_id}
+    keep = partial(world.billing.keep_customer, tenant_id=invoice.tenant_id, customer_id=customer)
+    await world.store.write(Scope.system(), keep)
+    first, second = (
+        world.stripe.create_invoice(customer=customer, currency="eur", metadata=metadata)["id"] for _ in range(2)
+    )
+    assert await world.collector.step() == 1
+    (there,) = world.at_stripe(invoice)
+    assert there["id"] == first
+    assert world.stripe.retrieve_invoice(second)["status"] == "draft"
+
+
+@pytest.mark.parametrize("others", [[], ["void"], ["draft"]])
+async def test_what_was_voided_at_stripe_is_not_made_again(world, others):
+    invoice = await world.invoice()
+    await world.collect()
+    (there,) = world.at_stripe(invoice)
+    world.stripe.void(there["id"])
+    add_beside(world, there, *others)
+    await world.forget_that_it_was_sent(invoice)
+    count = len(world.stripe.invoices)
+    assert await world.collector.step() == 1
+    assert len(world.stripe.invoices) == count
+    assert (await world.again(invoice)).status == "void"
+
+
+async def test_where_two_are_asked_for_the_operator_decides(world):
+    invoice = await world.invoice()
+    await world.collect()
+    (there,) = world.at_stripe(invoice)
+    add_beside(world, there, "open")
+    await world.forget_that_it_was_sent(invoice)
+    assert await world.collector.step() == 0
+    world.stripe.void(there["id"])
+    world.clock.advance(AGAIN)
+    assert await world.collector.step() == 1
+    assert (await world.again(invoice)).stripe_id not in (None, there["id"])
+
+
+def add_beside(world, there, *statuses):
+    """Further invoices at Stripe that are the same one of ours."""
+    for status in statuses:
+        made = world.stripe.create_invoice(customer=there["customer"], currency="eur", metadata=there["metadata"])
+        world.stripe.invoices[made["id"]]["status"] = status
+
+
 async def test_a_draft_that_says_something_else_is_not_sent(world):
     invoice = await world.invoice()
     world.stripe.misbehave(lambda request: "cut-before" if request.path.endswith("/add_lines") else None)
