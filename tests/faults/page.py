@@ -200,6 +200,17 @@ BUGS = [
         "It looked whether a small write succeeds, which found room; what became of the last requests counts as well.",
         "pytest tests/faults/test_full_disks.py -k database",
     ),
+    Bug(
+        "A process that stood still for two seconds took PostgreSQL for away.",
+        "A timer that was overdue by then rang before the answer was read; it now waits once more where it rings late.",
+        "pytest tests/unit/store/test_patience.py",
+    ),
+    Bug(
+        "An invoice was not collected where a worker was killed just after it had asked Stripe for a draft.",
+        "The next one asked as well, and the two drafts were taken for an invoice that is there twice; drafts are sent "
+        "to nobody, and all go on with the oldest now.",
+        "make faults ARGS=tests/faults/test_stripe.py",
+    ),
 ]
 
 
