@@ -116,11 +116,10 @@ class Gateway:
                     held.stripe_id, {"auto_advance": True}, {"idempotency_key": f"{key}-finalize"}
                 )
             )
-        except StripeRefused:
+        except StripeRefused:  # somebody else may have been faster
             final = await _asked(self._api.invoices.retrieve_async(held.stripe_id))
             if final.status == "draft":
                 raise
-            # Somebody else was faster.
         return _held(final)
 
     async def get(self, stripe_id: str) -> Held | None:
@@ -166,7 +165,7 @@ class Gateway:
                     "currency": invoice.currency,
                     "auto_advance": False,  # an hour later Stripe would finalize it, whatever had come to be on it
                     "pending_invoice_items_behavior": "exclude",
-                    "description": f"{invoice.period}",
+                    "description": invoice.period,
                     "metadata": {INVOICE: invoice.invoice_id or "", TENANT: invoice.tenant_id},
                 },
                 {"idempotency_key": f"kgents-{invoice.invoice_id}-create"},
