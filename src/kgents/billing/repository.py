@@ -164,13 +164,15 @@ def invoices_of(connection: Connection, period: str, after: str, limit: int) -> 
     return [_invoice(row) for row in rows.mappings()]
 
 
-def open_invoices(connection: Connection, collected: bool, after: str, limit: int) -> list[Invoice]:
-    """Open invoices (in a transaction over all tenants) that Stripe has, or does not have, in the order of their ids,
-    after the given one.
+def payable(connection: Connection, collected: bool, after: str, limit: int) -> list[Invoice]:
+    """Invoices that may be paid still (in a transaction over all tenants) and that Stripe has, or does not have, in the
+    order of their ids, after the given one.
     """
-    has = invoices.c.stripe_id.is_not(None) if collected else invoices.c.stripe_id.is_(None)
-    # In the index's own words: sqlalchemy would send the status as a parameter.
-    statement = sa.select(invoices).where(sa.text("status = 'open'"), has, invoices.c.invoice_id > after)
+    statement = sa.select(invoices).where(invoices.c.invoice_id > after)
+    if collected:
+        statement = statement.where(invoices.c.stripe_id.is_not(None), invoices.c.status.in_(("open", "uncollectible")))
+    else:  # in the index's own words: sqlalchemy would send the status as a parameter
+        statement = statement.where(invoices.c.stripe_id.is_(None), sa.text("status = 'open'"))
     rows = connection.execute(statement.order_by(invoices.c.invoice_id).limit(limit))
     return [_invoice(row) for row in rows.mappings()]
 

@@ -175,11 +175,11 @@ class BillingService:
             return self._become(connection, found, held.status, actor)
         return found
 
-    def open_invoices(self, connection: Connection, *, collected: bool, after: str, limit: int) -> list[Invoice]:
-        """Open invoices of all tenants that Stripe has, or does not have, in the order of their ids, after the given
-        one.
+    def payable(self, connection: Connection, *, collected: bool, after: str, limit: int) -> list[Invoice]:
+        """Invoices of all tenants that may be paid still and that Stripe has, or does not have, in the order of their
+        ids, after the given one.
         """
-        return repository.open_invoices(connection, collected, after, limit)
+        return repository.payable(connection, collected, after, limit)
 
     def uncollected(self, connection: Connection) -> tuple[int, int | None]:
         """How many open invoices Stripe does not have yet, and when the oldest of them was made."""

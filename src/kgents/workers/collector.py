@@ -63,7 +63,7 @@ class Collector:
         return await self._all(self._hand_over, collected=False)
 
     async def look(self) -> int:
-        """See what became of the open invoices that Stripe has; answers how many those are. Raises Unavailable."""
+        """See what became of those that Stripe has and that may be paid still; answers how many. Raises Unavailable."""
         return await self._all(self._see, collected=True)
 
     async def tell(self) -> None:
@@ -74,7 +74,7 @@ class Collector:
 
     async def _all(self, work: Callable[[Invoice], Awaitable[Held | None]], *, collected: bool) -> int:
         done, after = 0, ""
-        read = partial(self._billing.open_invoices, collected=collected, limit=PAGE)
+        read = partial(self._billing.payable, collected=collected, limit=PAGE)
         while page := await self._store.read(Scope.system(), partial(read, after=after)):
             after = page[-1].invoice_id or ""
             random.shuffle(page)  # so that several collectors have little to do with the same one at the same time
