@@ -31,6 +31,7 @@ from kgents.api.limits import RateLimits
 from kgents.api.services import Services
 from kgents.api.source import Proxies
 from kgents.api.transport import Protocol, allow_connections, close_idle
+from kgents.billing.account import open_account
 from kgents.billing.service import BillingService
 from kgents.bus.model import BusUnavailable
 from kgents.bus.monitor import verify_durable
@@ -138,7 +139,7 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
     meter = MeterClient(
         str(settings.meter_url), settings.meter_token.get_secret_value(), events_path=settings.meter_events_path
     )
-    stripe = _stripe(settings)
+    stripe = open_account(settings)
     EgressRules.parse(settings.egress_allow)  # a setting that can't be read is for now, not for a run
     registry = ModelRegistry(settings)
     planner = Planner(registry)
@@ -188,15 +189,6 @@ async def _parts(settings: Settings, kind: str) -> AsyncIterator[Parts]:
         raise SystemExit(1)
 
 
-def _stripe(settings: Settings) -> Gateway | None:
-    key = settings.stripe_api_key.get_secret_value()
-    if not key:
-        return None
-    from kgents.billing.gateway import Gateway  # Stripe's library takes a third of a second, and 30 MB
-
-    return Gateway(key, settings.stripe_url)
-
-
 def _checks(
     settings: Settings, store: Store, bus: Bus, meter: MeterClient, stripe: Gateway | None, keeper: Keeper, clock: Clock
 ) -> list[Check]:
@@ -243,8 +235,7 @@ async def _measure(parts: Parts) -> None:
     while True:
         try:
             backlog = await parts.store.read(Scope.system(), outbox.backlog)
-            age = max(0, parts.clock.now() - backlog.oldest_at) / 1e6 if backlog.oldest_at else 0.0
-            parts.metrics.outbox(backlog.count, age)
+            parts.metrics.outbox(backlog.count, backlog.age(parts.clock.now()))
         except Unavailable:
             parts.metrics.outbox_unknown()
             log.warning("the outbox could not be measured: the database is away")

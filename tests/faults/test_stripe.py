@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
@@ -65,15 +66,16 @@ class Billed:
         assert len(found) < 2, f"{tenant} has more than one invoice: {found}"
         return dict(found[0]) if found else {}
 
+    def at_stripe(self, admin: httpx2.Client, tenant: str) -> Any:
+        """Under which id the tenant's invoice is at Stripe, if kgents knows it to be there."""
+        return self.invoice(admin, tenant).get("stripe_id")
+
     def all_sent(self) -> None:
         """Wait until every invoice is at Stripe."""
         with self.up.admin() as admin:
             for tenant in self.tenants:
-                wait_until(
-                    lambda tenant=tenant: self.invoice(admin, tenant).get("stripe_id"),  # type: ignore[misc]
-                    seconds=180,
-                    what=f"the invoice of {tenant} is at Stripe",
-                )
+                sent = partial(self.at_stripe, admin, tenant)
+                wait_until(sent, seconds=180, what=f"the invoice of {tenant} is at Stripe")
 
     @contextmanager
     def killing(self, *names: str) -> Iterator[None]:

@@ -298,8 +298,8 @@ class FakeStripe(Account):
                 self.end_headers()
                 self.wfile.write(reply.body)
 
-            do_POST = do_GET  # noqa: N815
-            do_DELETE = do_GET  # noqa: N815
+            do_POST = do_GET  # noqa: N815 - the names that http.server calls
+            do_DELETE = do_GET  # noqa: N815 - as above
 
             def log_message(self, *_: Any) -> None:
                 return

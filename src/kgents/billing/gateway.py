@@ -238,7 +238,7 @@ class _Http(stripe.HTTPClient):
     ) -> tuple[bytes, int, Mapping[str, str]]:
         try:
             response = await self._client.request(method, url, headers=headers, content=post_data)
-        except httpx2.HTTPError as error:
+        except httpx2.HTTPError as error:  # Stripe's own have no types
             raise stripe.APIConnectionError(type(error).__name__) from error  # type: ignore[no-untyped-call]
         return response.content, response.status_code, response.headers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import orjson
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from kgents.clock import SECOND
 from kgents.errors import InvalidRequest
+from kgents.store.outbox import Backlog
 from kgents.store.tables import stripe_events
 from kgents.store.upsert import insert
 from kgents.tenants.model import PLATFORM
@@ -53,9 +54,7 @@ def verify(body: bytes, signature: str, secret: str, now: int) -> StripeEvent | 
         if about.get("object") != "invoice":
             return None
         found = StripeEvent(event["id"], event["type"], about["id"])
-        if not all(isinstance(text, str) and 0 < len(text) <= _LONGEST for text in (found.event_id, found.type)):
-            raise TypeError
-        if not isinstance(found.stripe_id, str) or not 0 < len(found.stripe_id) <= _LONGEST:
+        if not all(isinstance(text, str) and 0 < len(text) <= _LONGEST for text in astuple(found)):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InvalidRequest("The body is no event of Stripe's.", code="webhook-body") from None
@@ -91,11 +90,10 @@ def waiting(connection: Connection, limit: int) -> list[StripeEvent]:
     return [StripeEvent(*row) for row in connection.execute(statement)]
 
 
-def backlog(connection: Connection) -> tuple[int, int | None]:
-    """How many events (in a transaction over all tenants) wait, and since when the oldest of them has."""
+def backlog(connection: Connection) -> Backlog:
+    """The events (in a transaction over all tenants) that wait."""
     statement = sa.select(sa.func.count(), sa.func.min(stripe_events.c.received_at))
-    count, oldest = connection.execute(statement.where(sa.text("done_at IS NULL"))).one()
-    return count, oldest
+    return Backlog(*connection.execute(statement.where(sa.text("done_at IS NULL"))).one())
 
 
 def done(connection: Connection, events: Sequence[StripeEvent], now: int) -> None:

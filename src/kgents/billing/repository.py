@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
 from kgents.billing.model import Invoice, InvoiceStatus, Line, Plan, Price, Subscription, Terms
+from kgents.store.outbox import Backlog
 from kgents.store.tables import invoices, plans, stripe_customers, subscriptions
 from kgents.store.upsert import insert
 from kgents.tenants.model import PLATFORM
@@ -177,15 +178,12 @@ def payable(connection: Connection, collected: bool, after: str, limit: int) -> 
     return [_invoice(row) for row in rows.mappings()]
 
 
-def uncollected(connection: Connection) -> tuple[int, int | None]:
-    """How many open invoices (in a transaction over all tenants) Stripe does not have yet, and when the oldest of them
-    was made.
-    """
+def uncollected(connection: Connection) -> Backlog:
+    """The open invoices (in a transaction over all tenants) that Stripe does not have yet, and when they were made."""
     statement = sa.select(sa.func.count(), sa.func.min(invoices.c.created_at))
-    count, oldest = connection.execute(
-        statement.where(sa.text("status = 'open'"), invoices.c.stripe_id.is_(None))
-    ).one()
-    return count, oldest
+    return Backlog(
+        *connection.execute(statement.where(sa.text("status = 'open'"), invoices.c.stripe_id.is_(None))).one()
+    )
 
 
 def set_collected(connection: Connection, tenant_id: str, invoice_id: str, stripe_id: str, url: str | None) -> None:

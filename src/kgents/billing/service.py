@@ -14,6 +14,7 @@ from kgents.billing.rules import check_terms
 from kgents.clock import Clock, month_of, to_rfc3339
 from kgents.errors import Conflict, NotFound
 from kgents.ids import is_id, new_id
+from kgents.store.outbox import Backlog
 from kgents.tenants.audit import AuditService
 from kgents.tenants.model import PLATFORM, Actor, Page, TenantUpdate
 from kgents.tenants.rules import check_limit
@@ -181,8 +182,8 @@ class BillingService:
         """
         return repository.payable(connection, collected, after, limit)
 
-    def uncollected(self, connection: Connection) -> tuple[int, int | None]:
-        """How many open invoices Stripe does not have yet, and when the oldest of them was made."""
+    def uncollected(self, connection: Connection) -> Backlog:
+        """The open invoices that Stripe does not have yet, and when they were made."""
         return repository.uncollected(connection)
 
     def customer(self, connection: Connection, tenant_id: str) -> tuple[str | None, str | None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kgents import config
 from kgents.billing import invoicing
-from kgents.billing.gateway import Gateway
+from kgents.billing.account import open_account
 from kgents.billing.invoicing import Difference
 from kgents.billing.model import Subscription
 from kgents.cli import connections
@@ -59,7 +59,7 @@ def reconcile(period: str) -> dict[str, Any]:
 
 async def _compare(url: str, settings: Settings, period: str) -> tuple[int, list[Difference], list[Subscription]]:
     store = open_store(url)
-    stripe = _stripe(settings)
+    stripe = open_account(settings)
     compared, found, after = 0, list[Difference](), ""
     try:
         while page := await store.read(
@@ -82,11 +82,6 @@ async def _compare(url: str, settings: Settings, period: str) -> tuple[int, list
         if stripe:
             await stripe.aclose()
         await store.close()
-
-
-def _stripe(settings: Settings) -> Gateway | None:
-    key = settings.stripe_api_key.get_secret_value()
-    return Gateway(key, settings.stripe_url) if key else None
 
 
 def _database_url(given: Settings) -> str:

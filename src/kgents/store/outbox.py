@@ -40,10 +40,14 @@ class OutboxRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many messages wait (at most COUNT_LIMIT are counted), and since when the oldest does (microseconds)."""
+    """How many of something wait, and since when the oldest does (microseconds)."""
 
     count: int
     oldest_at: int | None
+
+    def age(self, now: int) -> float:
+        """For how many seconds the oldest has waited; 0 where nothing waits."""
+        return 0.0 if self.oldest_at is None else max(0, now - self.oldest_at) / 1e6
 
 
 _INSERT = insert_many(outbox, NewRow._fields)
@@ -107,7 +111,7 @@ def delete(connection: Connection, seqs: Sequence[int]) -> None:
 
 
 def backlog(connection: Connection) -> Backlog:
-    """What waits."""
+    """What waits; at most COUNT_LIMIT are counted."""
     waiting = sa.select(outbox.c.seq).limit(COUNT_LIMIT).subquery()
     count = connection.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one()
     oldest = connection.execute(sa.select(outbox.c.created_at).order_by(outbox.c.seq).limit(1)).scalar_one_or_none()

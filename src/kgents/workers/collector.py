@@ -68,9 +68,8 @@ class Collector:
 
     async def tell(self) -> None:
         """Tell the metrics how many invoices wait, and for how long. Raises Unavailable."""
-        count, oldest = await self._store.read(Scope.system(), self._billing.uncollected)
-        age = max(0, self._clock.now() - oldest) / 1e6 if oldest is not None else 0.0
-        self._metrics.stripe_backlog("invoices", count, age)
+        backlog = await self._store.read(Scope.system(), self._billing.uncollected)
+        self._metrics.stripe_backlog("invoices", backlog.count, backlog.age(self._clock.now()))
 
     async def _all(self, work: Callable[[Invoice], Awaitable[Held | None]], *, collected: bool) -> int:
         done, after = 0, ""

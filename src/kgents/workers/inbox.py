@@ -74,9 +74,8 @@ class Inbox:
 
     async def tell(self) -> None:
         """Tell the metrics how many events wait, and for how long. Raises Unavailable."""
-        count, oldest = await self._store.read(Scope.system(), inbox.backlog)
-        age = max(0, self._clock.now() - oldest) / 1e6 if oldest is not None else 0.0
-        self._metrics.stripe_backlog("webhooks", count, age)
+        backlog = await self._store.read(Scope.system(), inbox.backlog)
+        self._metrics.stripe_backlog("webhooks", backlog.count, backlog.age(self._clock.now()))
 
     async def _look(self, stripe_id: str, events: list[StripeEvent]) -> None:
         held: Held | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -21,22 +22,29 @@ def upstream() -> Iterator[Upstream]:
         yield running
 
 
+@contextmanager
+def up_on(database: str, folder: Path, settings: dict[str, str]) -> Iterator[Up]:
+    """A kgents with these settings on a database of its own, `sqlite` or `postgresql`."""
+    with ExitStack() as stack:
+        if database == "postgresql":
+            server = stack.enter_context(serve_postgres(migrate))
+            settings = settings | server.environment(server.create_database())
+        running = Up(folder, environment=settings).start()
+        stack.callback(running.stop)
+        yield running
+
+
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Up]:
     """A running kgents on each database, with a provider `up`."""
-    environment = {
+    settings = {
         "KGENTS_INVOICE_DELAY": "1",
         "KGENTS_PROVIDERS__up__BASE_URL": upstream.url,
         "KGENTS_PROVIDERS__up__API_KEY": "sk-of-the-operator",
         "KGENTS_PROVIDERS__away__BASE_URL": "http://127.0.0.1:9/v1",
         "KGENTS_PROVIDERS__away__API_KEY": "sk-of-the-operator",
     }
-    with ExitStack() as stack:
-        if request.param == "postgresql":
-            server = stack.enter_context(serve_postgres(migrate))
-            environment |= server.environment(server.create_database())
-        running = Up(tmp_path_factory.mktemp("up"), environment=environment).start()
-        stack.callback(running.stop)
+    with up_on(request.param, tmp_path_factory.mktemp("up"), settings) as running:
         yield running
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from uuid import uuid4
 
 import httpx2
 import pytest
 
-from kgents.store.migrate import migrate
+from tests.contract.api.conftest import up_on
 from tests.support.cli import Cli
-from tests.support.postgres import serve_postgres
 from tests.support.refusals import refused
 from tests.support.stripe import FakeStripe
 from tests.support.tenants import tenant_of
-from tests.support.up import Up
 from tests.support.waiting import wait_until
 
 SECRET = "whsec_of_the_tests"
@@ -30,18 +27,13 @@ def stripe():
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def collecting(request, tmp_path_factory, stripe):
     """A kgents on each database whose invoices Stripe collects."""
-    environment = {
+    settings = {
         "KGENTS_INVOICE_DELAY": "0",
         "KGENTS_STRIPE_API_KEY": stripe.api_key,
         "KGENTS_STRIPE_URL": stripe.url,
         "KGENTS_STRIPE_WEBHOOK_SECRET": SECRET,
     }
-    with ExitStack() as stack:
-        if request.param == "postgresql":
-            server = stack.enter_context(serve_postgres(migrate))
-            environment |= server.environment(server.create_database())
-        running = Up(tmp_path_factory.mktemp("collecting"), environment=environment).start()
-        stack.callback(running.stop)
+    with up_on(request.param, tmp_path_factory.mktemp("collecting"), settings) as running:
         yield running
 
 
