@@ -34,6 +34,7 @@ ALLOWED = {
     ("workers/sweeper.py", "expire_keys"): "the sweeper serves every tenant",
     ("workers/lost_runs.py", "handed_over"): "the sweeper serves every tenant",
     ("workers/lost_runs.py", "send_again"): "the sweeper serves every tenant",
+    ("usage/repository.py", "hold_balances"): "the limits are those of the balances' own tenants, which are named",
     ("usage/sums.py", "totals"): "a figure for operators",
     ("usage/sums.py", "_tenants"): "reconcile goes through every tenant",
     ("agents/runs.py", "orphans"): "the sweeper serves every tenant",

@@ -80,12 +80,11 @@ def without_claims() -> None:
 
 def without_lock() -> None:
     """A balance is looked at, and not held, before it is drawn from."""
-    sound = repository.balances_of
 
-    def faulty(*arguments: Any, **options: Any) -> Any:
-        return sound(*arguments, **options | {"lock": False})
+    def faulty(connection: Any, keys: Any) -> Any:
+        return repository.balances_of(connection, keys, repository.limits_of(connection, {key[0] for key in keys}))
 
-    repository.balances_of = faulty
+    repository.hold_balances = faulty
     repository.ensure_balances = lambda connection, keys: None  # this holds the rows, too
 
 

@@ -17,6 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kgents.store.asyncpg_driver import fetch
+
 Row = Sequence[Any]
 _POSTGRESQL: Any = postgresql.dialect  # its constructor has no types
 MOST_ROWS = 64  # in one statement of SQLite: the driver keeps those of all sizes prepared
@@ -157,7 +159,7 @@ def _execute(connection: Connection, writes: Sequence[_Write]) -> None:
         # PostgreSQL carries out what nothing reads in the reverse order (ExecInitModifyTable and ExecPostprocessPlan),
         # and in theirs it has to be: two transactions that take the same rows in two orders wait for each other.
         text = _texts[statements] = f"WITH {', '.join(reversed(parts))} SELECT 1"
-    connection.exec_driver_sql(text, tuple([list(column) for _, rows in writes for column in zip(*rows, strict=True)]))
+    fetch(connection, text, [list(column) for _, rows in writes for column in zip(*rows, strict=True)])
 
 
 def insert_many(table: sa.Table, names: Sequence[str] | None = None) -> ManyRows:
@@ -205,7 +207,7 @@ class Lookup:
         text = self._texts.get(dialect.name) or self._compile(dialect)
         if dialect.name != "sqlite":
             _send(connection)
-            return connection.exec_driver_sql(text, tuple(list(values[name]) for name in self._lists)).all()
+            return fetch(connection, text, [list(values[name]) for name in self._lists])
         try:
             lists = [orjson.dumps(values[name]).decode() for name in self._lists]
             rows: list[Row] = orjson.loads(driver_of(connection).execute(text, lists).fetchone()[0])
@@ -240,7 +242,7 @@ class Removal:
             statement = self._statement.where(_among(dialect, self._column, "values"))
             text = self._texts[dialect.name] = str(statement.compile(dialect=dialect))
         if dialect.name != "sqlite":
-            connection.exec_driver_sql(text, (list(values),))
+            fetch(connection, text, [list(values)])
             return
         try:
             driver_of(connection).execute(text, [orjson.dumps(values).decode()])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
+from kgents.store.asyncpg_driver import KEPT, driver_of, execute
 from kgents.store.bulk import together
 from kgents.store.failures import Unconfirmed, draining, guard, is_outage
 from kgents.store.groups import (
@@ -28,6 +32,9 @@ from kgents.store.groups import (
 )
 from kgents.store.interface import GroupOp, Observe, Scope, unobserved
 from kgents.store.patience import Patience
+
+if TYPE_CHECKING:
+    import asyncpg
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -53,9 +60,7 @@ _SESSION = {
     "jit": "off",
 }
 
-_SCOPE = "SELECT set_config('kgents.tenants', :tenants, true), set_config('kgents.key_id', :key, true)"
-_WRITE_SCOPE = sa.text(_SCOPE)
-_READ_SCOPE = sa.text(f"{_SCOPE}, set_config('transaction_read_only', 'on', true)")
+_IDS = re.compile(r"[\w.,*-]*", re.ASCII)
 
 
 class PostgresStore:
@@ -65,13 +70,18 @@ class PostgresStore:
 
     def __init__(self, url: sa.URL, observe: Observe = unobserved, *, pool_size: int = 10) -> None:
         self._observe = observe
+        self._pool_size = pool_size
         self._engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=5,
-            connect_args={"timeout": 3, "command_timeout": 15, "server_settings": _SESSION},
+            connect_args={"timeout": 3, "command_timeout": 15, "server_settings": _SESSION, **KEPT},
+            # Transactions are begun and ended below: with their scope, that is a round trip less.
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
         )
+        sa.event.listen(self._engine.sync_engine, "reset", _roll_back)
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
         self._lanes: list[asyncio.Task[None]] = []
         self._closed = False
@@ -80,12 +90,12 @@ class PostgresStore:
     async def read(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
         if self._closed:
             raise draining()
-        return await guard(self._transaction(_READ_SCOPE, scope, fn), only_reads=True)
+        return await guard(self._transaction("BEGIN READ ONLY", scope, fn), only_reads=True)
 
     async def write(self, scope: Scope, fn: Callable[[Connection], T]) -> T:
         if self._closed:
             raise draining()
-        return await guard(self._transaction(_WRITE_SCOPE, scope, fn))
+        return await guard(self._transaction("BEGIN", scope, fn))
 
     def submit(self, op: GroupOp[Item, Result], item: Item) -> asyncio.Future[Result]:
         if self._closed:
@@ -112,20 +122,27 @@ class PostgresStore:
             async with asyncio.timeout(FAREWELL):
                 await self._engine.dispose()
 
-    async def _transaction(self, set_scope: sa.TextClause, scope: Scope, fn: Callable[[Connection], T]) -> T:
-        parameters = {"tenants": scope.setting, "key": scope.key_id}
-        again = True
+    async def _transaction(self, begin: str, scope: Scope, fn: Callable[[Connection], T]) -> T:
+        text = f"{begin}; SET LOCAL kgents.tenants = {_quoted(scope.setting)}"
+        text += f"; SET LOCAL kgents.key_id = {_quoted(scope.key_id)}"
+        tries = self._pool_size
         while True:
             async with self._engine.connect() as connection:
+                driver = driver_of(connection)
+                # This shows as well whether the server is still there. Nothing was done before, so where pooled
+                # connections prove dead (the server was restarted), there is a next one, and at last a new one.
                 try:
-                    await _enter(connection, set_scope, parameters)
-                except sa.exc.DBAPIError as error:
-                    if again and error.connection_invalidated:
-                        again = False
-                        continue
-                    raise
+                    async with Patience(ANSWER):
+                        await execute(driver, text)
+                except BaseException as error:
+                    dead = driver.is_closed() and isinstance(error, Exception)
+                    await connection.invalidate()
+                    if not dead or not tries:
+                        raise
+                    tries -= 1
+                    continue
                 result = await connection.run_sync(fn)
-                await _commit(connection)
+                await _commit(connection, driver)
                 return result
 
     async def _lane(self) -> None:
@@ -151,7 +168,7 @@ class PostgresStore:
     async def _commit(self, group: list[Waiting], tries: int = 1) -> list[Any]:
         try:
             scope = Scope.tenants(waiting.op.tenant_of(waiting.item) for waiting in group)
-            return await self._transaction(_WRITE_SCOPE, scope, lambda connection: _run(connection, group))
+            return await self._transaction("BEGIN", scope, lambda connection: _run(connection, group))
         except (Exception, asyncio.CancelledError) as error:
             if (lane := asyncio.current_task()) and lane.cancelling():
                 raise
@@ -170,21 +187,23 @@ def _run(connection: Connection, group: Sequence[Waiting]) -> list[Any]:
         return run_group(connection, group)
 
 
-async def _enter(connection: AsyncConnection, set_scope: sa.TextClause, parameters: dict[str, str]) -> None:
-    """Begin a transaction and set its scope.
-
-    This shows as well whether the server is still there. Nothing was done before, so where a pooled connection proves
-    dead (the server was restarted) the caller may try a new one.
-    """
-    async with Patience(ANSWER):
-        await connection.execute(set_scope, parameters)
+def _quoted(ids: str) -> str:
+    """As a literal of SQL. What is no list of ids is nobody's."""
+    return f"'{ids}'" if _IDS.fullmatch(ids) else "''"
 
 
-async def _commit(connection: AsyncConnection) -> None:
+async def _commit(connection: AsyncConnection, driver: asyncpg.Connection) -> None:
     """Commit. Raises Unconfirmed when the server went away before it answered, which it may do after it committed."""
     try:
-        await connection.commit()
-    except Exception as error:
+        await execute(driver, "COMMIT")
+    except BaseException as error:
+        await connection.invalidate()
         if is_outage(error):
             raise Unconfirmed("no answer to COMMIT") from error
         raise
+
+
+def _roll_back(dbapi: DBAPIConnection, _record: ConnectionPoolEntry, state: PoolResetState) -> None:
+    """What a connection that is given back has not committed is undone."""
+    if not state.terminate_only and dbapi.driver_connection.is_in_transaction():
+        dbapi.run_async(lambda driver: driver.execute("ROLLBACK"))

@@ -55,12 +55,11 @@ def quota_error(meter: str, balance: Balance, wanted: Amounts) -> QuotaExceeded:
 def post(connection: Connection, postings: Sequence[Posting], *, source: str) -> list[QuotaExceeded | None]:
     """Post a group to the ledger; answers for each posting why its reservation was refused, or None.
 
-    Exact under concurrency: the balances of tenants with quotas are locked for the transaction, and postings of one
+    Exact under concurrency: the balances of a group that reserves are locked for the transaction, and postings of one
     group see each other in their order.
     """
-    reserving = {posting.tenant_id for posting in postings if any(posting.reserve)}
-    limits = repository.limits_of(connection, reserving) if reserving else {}
-    balances = _lock(connection, postings, limits) if limits else {}
+    reserving = any(any(posting.reserve) for posting in postings)
+    balances = _hold(connection, postings) if reserving else {}
     deltas: dict[Key, tuple[Amounts, Amounts]] = {}
     refusals: list[QuotaExceeded | None] = []
     rows: list[outbox.NewRow] = []
@@ -90,7 +89,7 @@ def post(connection: Connection, postings: Sequence[Posting], *, source: str) ->
     return refusals
 
 
-def _lock(connection: Connection, postings: Sequence[Posting], limits: dict[str, dict[str, int]]) -> dict[Key, Balance]:
+def _hold(connection: Connection, postings: Sequence[Posting]) -> dict[Key, Balance]:
     """Lock every balance that the group touches, in one order, so that two groups can't wait for each other.
 
     A month's first posting finds no row to lock; its rows are then made, and locked with the others. Two groups that
@@ -98,10 +97,10 @@ def _lock(connection: Connection, postings: Sequence[Posting], limits: dict[str,
     """
     keys = {(posting.tenant_id, month_of(posting.now)) for posting in postings}
     keys |= {(posting.tenant_id, posting.release_period) for posting in postings if any(posting.release)}
-    found = repository.balances_of(connection, keys, limits, lock=True)
+    found = repository.hold_balances(connection, keys)
     if len(found) < len(keys):
         repository.ensure_balances(connection, keys)
-        found = repository.balances_of(connection, keys, limits, lock=True)
+        found = repository.hold_balances(connection, keys)
     return found
 
 

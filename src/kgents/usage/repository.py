@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
@@ -34,33 +35,53 @@ def limits_of(connection: Connection, tenant_ids: Iterable[str]) -> dict[str, di
     return limits
 
 
-def _balances(*, lock: bool) -> Lookup:
-    columns = [balances.c[f"{meter}_{kind}"] for kind in ("used", "reserved") for meter in METERS]
-    return Lookup(
-        (balances.c.tenant_id, balances.c.period, *columns),
-        {"tenants": balances.c.tenant_id, "periods": balances.c.period},
-        order_by=(balances.c.tenant_id, balances.c.period),
-        lock=lock,
-    )
-
-
-_BALANCES, _LOCKED_BALANCES = _balances(lock=False), _balances(lock=True)
+_QUANTITIES = [balances.c[f"{meter}_{kind}"] for kind in ("used", "reserved") for meter in METERS]
+_BALANCES = Lookup(
+    (balances.c.tenant_id, balances.c.period, *_QUANTITIES),
+    {"tenants": balances.c.tenant_id, "periods": balances.c.period},
+)
+_LIMITS = [
+    sa.select(quotas.c.monthly_limit)
+    .where(quotas.c.tenant_id == balances.c.tenant_id, quotas.c.meter == sa.literal_column(f"'{meter}'"))
+    .scalar_subquery()
+    .label(f"{meter}_limit")
+    for meter in METERS
+]
+_HOLD = Lookup(
+    (balances.c.tenant_id, balances.c.period, *_QUANTITIES, *_LIMITS),
+    {"tenants": balances.c.tenant_id, "periods": balances.c.period},
+    order_by=(balances.c.tenant_id, balances.c.period),
+    lock=True,
+)
 
 
 def balances_of(
-    connection: Connection, keys: Collection[Key], limits: dict[str, dict[str, int]], *, lock: bool
+    connection: Connection, keys: Collection[Key], limits: Mapping[str, dict[str, int]]
 ) -> dict[Key, Balance]:
-    """The balances of tenants' months, of those that have one. `lock` holds them to the transaction's end."""
-    rows = (_LOCKED_BALANCES if lock else _BALANCES)(
-        connection, tenants=sorted({key[0] for key in keys}), periods=sorted({key[1] for key in keys})
-    )
+    """The balances of tenants' months, of those that have one, with these limits of the tenants."""
+    rows = _BALANCES(connection, **_lists(keys))
+    return {key: _balance(row, limits.get(key[0], {})) for row in rows if (key := (row[0], row[1])) in keys}
+
+
+def hold_balances(connection: Connection, keys: Collection[Key]) -> dict[Key, Balance]:
+    """The balances of tenants' months, of those that have one, held to the transaction's end; with their limits, since
+    to ask for these first would be a round trip more.
+    """
     found: dict[Key, Balance] = {}
-    for tenant_id, period, *quantities in rows:
-        key = (tenant_id, period)
-        if key in keys:
-            used, reserved = Amounts(*quantities[: len(METERS)]), Amounts(*quantities[len(METERS) :])
-            found[key] = Balance(*key, used, reserved, limits.get(tenant_id, {}))
+    for row in _HOLD(connection, **_lists(keys)):
+        if (key := (row[0], row[1])) in keys:
+            limits = zip(METERS, row[-len(METERS) :], strict=True)
+            found[key] = _balance(row, {meter: limit for meter, limit in limits if limit is not None})
     return found
+
+
+def _lists(keys: Collection[Key]) -> dict[str, list[str]]:
+    return {"tenants": sorted({key[0] for key in keys}), "periods": sorted({key[1] for key in keys})}
+
+
+def _balance(row: Sequence[Any], limits: dict[str, int]) -> Balance:
+    used, reserved = (Amounts(*row[at : at + len(METERS)]) for at in (2, 2 + len(METERS)))
+    return Balance(row[0], row[1], used, reserved, limits)
 
 
 _ADD = adding(balances, [f"{meter}_{kind}" for kind in ("used", "reserved") for meter in METERS])

@@ -118,7 +118,7 @@ def balance(connection: Connection, tenant_id: str, now: int) -> Balance:
     """The tenant's current month."""
     key = (tenant_id, month_of(now))
     limits = repository.limits_of(connection, [tenant_id])
-    found = repository.balances_of(connection, [key], limits, lock=False)
+    found = repository.balances_of(connection, [key], limits)
     return found.get(key) or Balance(*key, NOTHING, NOTHING, limits.get(tenant_id, {}))
 
 
