@@ -66,6 +66,7 @@ _ROUTES: tuple[tuple[str, str, Kind, Callable[..., Object]], ...] = (
         Account.search_customers,
     ),
     ("GET", "/v1/customers/([^/]+)", fields(), Account.retrieve_customer),
+    ("DELETE", "/v1/customers/([^/]+)", fields(), Account.delete_customer),
     (
         "POST",
         "/v1/invoices",

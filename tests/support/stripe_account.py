@@ -54,6 +54,7 @@ class Account:
         self.least_due = 1
         """An invoice of less, in minor units, is paid once it is finalised: its amount goes to the next one."""
         self.customers: dict[str, Object] = {}
+        self.deleted_customers: set[str] = set()
         self.invoices: dict[str, Object] = {}
         self.events: list[Object] = []
         self._lines: dict[str, list[Object]] = {}
@@ -104,18 +105,33 @@ class Account:
         self.customers[customer["id"]] = customer
         return customer
 
+    def delete_customer(self, customer: str) -> Object:
+        """Its invoices stay, and so does a trace of it: https://docs.stripe.com/api/customers/delete."""
+        self._customer(customer, "id", 404)
+        self.deleted_customers.add(customer)
+        return self.retrieve_customer(customer)
+
     def retrieve_customer(self, customer: str) -> Object:
+        if customer in self.deleted_customers:
+            return {"id": customer, "object": "customer", "deleted": True}
         return self.customers.get(customer) or missing("customer", customer, "id", 404)
 
+    def _customer(self, customer: str, parameter: str, status: int = 400) -> Object:
+        found = None if customer in self.deleted_customers else self.customers.get(customer)
+        return found or missing("customer", customer, parameter, status)
+
     def list_customers(self, **page: Any) -> Object:
-        return _listed("/v1/customers", "customer", reversed(self.customers.values()), **page)
+        found = [each for each in reversed(self.customers.values()) if each["id"] not in self.deleted_customers]
+        return _listed("/v1/customers", "customer", found, **page)
 
     def search_customers(self, query: tuple[str, str], page: int = 0, limit: int = 10) -> Object:
         key, value = query
         found = [
             customer
             for customer in reversed(self.customers.values())
-            if customer["metadata"].get(key) == value and customer["created"] + self.search_lag <= self._now()
+            if customer["metadata"].get(key) == value
+            and customer["created"] + self.search_lag <= self._now()
+            and customer["id"] not in self.deleted_customers
         ]
         has_more = len(found) > page + limit
         return {
@@ -137,7 +153,7 @@ class Account:
         description: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Object:
-        owner, now = self.customers.get(customer) or missing("customer", customer, "customer"), self._now()
+        owner, now = self._customer(customer, "customer"), self._now()
         if collection_method == "send_invoice":
             if days_until_due is None:
                 raise Refused(

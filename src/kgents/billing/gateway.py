@@ -27,6 +27,7 @@ PAGE = 100
 INVOICE, TENANT = "kgents_invoice", "kgents_tenant"  # what an object at Stripe is, in its metadata
 # What Stripe says of a request that is at fault. Whatever else it says, and no answer, is said of Stripe or of the key.
 _REFUSALS = (400, 402, 404, 422)
+_NO_CUSTOMER = ("resource_missing", "customer")  # https://docs.stripe.com/error-codes
 
 
 class StripeUnavailable(Unavailable):
@@ -42,6 +43,13 @@ class StripeRefused(KgentsError):
     """Stripe will not take this, however often it is sent."""
 
     code = "stripe-refused"
+
+
+class CustomerGone(StripeRefused):
+    """Stripe has no such customer: it was deleted, or is one of another account, as of a test."""
+
+    def __init__(self, customer_id: str) -> None:
+        super().__init__(f"The customer {customer_id} is not at Stripe, or was deleted there.")
 
 
 class Gateway:
@@ -69,19 +77,20 @@ class Gateway:
         except StripeRefused as error:
             raise StripeUnavailable(error.detail) from error
 
-    async def customer(self, tenant_id: str, name: str | None) -> str:
-        """The id of the customer that a tenant is; it is made where there is none. Raises StripeUnavailable and
-        StripeRefused.
+    async def customer(self, tenant_id: str, name: str | None, *, instead_of: str = "") -> str:
+        """The id of the customer that a tenant is; it is made where there is none but `instead_of`, which is gone.
+        Raises StripeUnavailable and StripeRefused.
         """
         found = await _asked(
-            self._api.customers.search_async({"query": f"metadata['{TENANT}']:'{tenant_id}'", "limit": 1})
+            self._api.customers.search_async({"query": f"metadata['{TENANT}']:'{tenant_id}'", "limit": PAGE})
         )
-        if found.data:
-            return found.data[0].id
+        for each in found.data:  # a search may find for a minute what was deleted
+            if each.id != instead_of:
+                return each.id
         made = await _asked(
             self._api.customers.create_async(
                 {"metadata": {TENANT: tenant_id}, **({"name": name} if name else {})},
-                {"idempotency_key": f"kgents-customer-{tenant_id}"},
+                {"idempotency_key": "-".join(["kgents-customer", tenant_id, *filter(None, [instead_of])])},
             )
         )
         return made.id
@@ -90,7 +99,7 @@ class Gateway:
         """Have Stripe collect an invoice from a customer: charge what it has chosen to pay with, or send it to its
         e-mail address. It has a page on which it can be paid. One that Stripe has already goes on from where it is.
 
-        Raises StripeUnavailable, and StripeRefused, also where Stripe's total is not the invoice's.
+        Raises StripeUnavailable, CustomerGone, and StripeRefused, also where Stripe's total is not the invoice's.
         """
         assert invoice.invoice_id is not None, "a draft is not collected"
         held = await self._find(invoice.invoice_id, customer_id) or await self._create(invoice, customer_id)
@@ -135,7 +144,13 @@ class Gateway:
         found: list[Held] = []
         asked: InvoiceListParams = {"customer": customer_id, "limit": PAGE}
         while True:
-            page = await _asked(self._api.invoices.list_async(asked))
+            try:
+                page = await _asked(self._api.invoices.list_async(asked))
+            except StripeRefused as error:
+                why = error.__cause__
+                if isinstance(why, stripe.InvalidRequestError) and (why.code, why.param) == _NO_CUSTOMER:
+                    raise CustomerGone(customer_id) from error
+                raise
             found += [held for held in map(_held, page.data) if held.invoice_id == invoice_id]
             if not page.has_more or not page.data:
                 break
@@ -148,8 +163,9 @@ class Gateway:
         return next(iter([*live, *(held for held in found if held.status == "void"), *reversed(found)]), None)
 
     async def _create(self, invoice: Invoice, customer_id: str) -> Held:
-        customer = await _asked(self._api.customers.retrieve_async(customer_id))
-        chosen = _dict(customer)
+        chosen = _dict(await _asked(self._api.customers.retrieve_async(customer_id)))
+        if chosen.get("deleted"):
+            raise CustomerGone(customer_id)
         charged = (chosen.get("invoice_settings") or {}).get("default_payment_method") or chosen.get("default_source")
         # Without an e-mail address nothing can be sent; then it is open on its page, until somebody pays there.
         how: InvoiceCreateParams = (

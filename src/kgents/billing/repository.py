@@ -208,6 +208,12 @@ def keep_customer(connection: Connection, tenant_id: str, customer_id: str, now:
     connection.execute(insert(connection, stripe_customers).values(row).on_conflict_do_nothing())
 
 
+def forget_customer(connection: Connection, tenant_id: str, customer_id: str) -> None:
+    """Forget this id of a tenant; another one stays."""
+    mine = sa.and_(stripe_customers.c.tenant_id == tenant_id, stripe_customers.c.customer_id == customer_id)
+    connection.execute(sa.delete(stripe_customers).where(mine))
+
+
 def set_status(connection: Connection, tenant_id: str, invoice_id: str, status: InvoiceStatus, now: int) -> None:
     """Write what became of an invoice."""
     connection.execute(

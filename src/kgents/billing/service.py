@@ -198,6 +198,10 @@ class BillingService:
         """Keep under which id Stripe knows a tenant."""
         repository.keep_customer(connection, tenant_id, customer_id, self._clock.now())
 
+    def forget_customer(self, connection: Connection, tenant_id: str, customer_id: str) -> None:
+        """Forget that Stripe knows a tenant under this id."""
+        repository.forget_customer(connection, tenant_id, customer_id)
+
     def _become(self, connection: Connection, found: Invoice, status: InvoiceStatus, actor: Actor) -> Invoice:
         assert found.invoice_id is not None, "a draft is not kept"
         now = self._clock.now()

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection
 
 from kgents.billing import invoicing
-from kgents.billing.gateway import Gateway, StripeRefused
+from kgents.billing.gateway import CustomerGone, Gateway, StripeRefused
 from kgents.billing.model import Held, Invoice
 from kgents.billing.service import BillingService
 from kgents.clock import Clock
@@ -110,7 +110,14 @@ class Collector:
             return None  # another collector, or an administrator, was faster
         if await self._store.read(scope, partial(invoicing.differences, invoice=invoice)):
             raise StripeRefused("It is not what the ledger says, and stays here.")
-        return await self._stripe.collect(invoice, await self._customer(invoice.tenant_id))
+        customer_id = await self._customer(invoice.tenant_id)
+        try:
+            return await self._stripe.collect(invoice, customer_id)
+        except CustomerGone as error:
+            log.warning("a tenant becomes another customer", tenant_id=invoice.tenant_id, reason=error.detail)
+            forget = partial(self._billing.forget_customer, tenant_id=invoice.tenant_id, customer_id=customer_id)
+            await self._store.write(Scope.system(), forget)
+            return await self._stripe.collect(invoice, await self._customer(invoice.tenant_id, customer_id))
 
     async def _see(self, invoice: Invoice) -> Held:
         assert invoice.stripe_id is not None, "Stripe has it"
@@ -122,11 +129,11 @@ class Collector:
     def _follow(self, connection: Connection, held: Held) -> None:
         self._billing.follow(connection, held, STRIPE)
 
-    async def _customer(self, tenant_id: str) -> str:
+    async def _customer(self, tenant_id: str, instead_of: str = "") -> str:
         kept, name = await self._store.read(Scope.system(), partial(self._billing.customer, tenant_id=tenant_id))
         if kept is not None:
             return kept
-        made = await self._stripe.customer(tenant_id, name)
+        made = await self._stripe.customer(tenant_id, name, instead_of=instead_of)
         keep = partial(self._billing.keep_customer, tenant_id=tenant_id, customer_id=made)
         await self._store.write(Scope.system(), keep)
         return made

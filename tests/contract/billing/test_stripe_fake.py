@@ -58,6 +58,21 @@ def test_the_clients_version_is_that_of_the_events() -> None:
     assert stripe.api_version == API_VERSION
 
 
+def test_of_a_deleted_customer_a_trace_and_its_invoices_are_left(client: StripeClient) -> None:
+    other, invoice = customer(client).id, opened(client)
+    gone = invoice.customer
+    assert client.v1.customers.delete(gone).deleted
+    assert client.v1.customers.retrieve(gone).deleted
+    assert [each.id for each in client.v1.customers.list().data] == [other]
+    assert [each.id for each in client.v1.invoices.list({"customer": gone}).data] == [invoice.id]
+    for ask in (
+        lambda: client.v1.customers.delete(gone),
+        lambda: client.v1.invoices.create({"customer": gone, "currency": "eur"}),
+    ):
+        with pytest.raises(InvalidRequestError, match="No such customer"):
+            ask()
+
+
 def test_customers_are_listed_newest_first_in_pages(client: StripeClient) -> None:
     made = [customer(client, f"ten_{number}").id for number in range(5)]
     first = client.v1.customers.list({"limit": 2})

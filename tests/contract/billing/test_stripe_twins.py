@@ -40,6 +40,7 @@ LINES: list[dict[str, Any]] = [
 ]
 READ = {
     "customer": {"id", "object", "metadata"},
+    "deleted customer": {"id", "object", "deleted"},
     "invoice": {"id", "object", "status", "total", "currency", "customer", "metadata", "hosted_invoice_url"},
     "line": {"id", "object", "amount", "currency", "description", "period", "metadata"},
 }
@@ -85,6 +86,7 @@ REQUESTS = {
         "customer",
         lambda my, changes: my.customers.search({"query": "metadata['kgents_tenant']:'ten_1'", "limit": 2, **changes}),
     ),
+    "delete a customer": Sent("deleted customer", lambda my, changes: my.customers.delete(my.customer, changes)),
     "create an invoice": Sent(
         "invoice",
         lambda my, changes: my.invoices.create(

@@ -243,6 +243,44 @@ async def test_of_two_drafts_one_is_sent(world):
     assert world.stripe.retrieve_invoice(second)["status"] == "draft"
 
 
+async def test_who_is_no_longer_a_customer_becomes_another(world):
+    """Within the day for which Stripe knows the key that the first was made with."""
+    invoice = await world.invoice()
+    world.stripe.misbehave(lambda request: "cut-before" if request[:2] == ("POST", "/v1/invoices") else None)
+    with pytest.raises(StripeUnavailable):
+        await world.collector.step()
+    world.stripe.misbehave(None)
+    (customer,) = world.stripe.list_customers()["data"]
+    world.stripe.delete_customer(customer["id"])
+    assert await world.collector.step() == 1
+    (there,) = world.at_stripe(invoice)
+    (other,) = world.stripe.list_customers()["data"]
+    assert there["customer"] == other["id"] != customer["id"]
+    assert other["metadata"] == customer["metadata"]
+
+
+async def test_a_customer_of_another_account_is_none(world):
+    """As where kgents was tried with a key for tests."""
+    invoice = await world.invoice()
+    keep = partial(world.billing.keep_customer, tenant_id=invoice.tenant_id, customer_id="cus_of_a_test")
+    await world.store.write(Scope.system(), keep)
+    assert await world.collector.step() == 1
+    (there,) = world.at_stripe(invoice)
+    (customer,) = world.stripe.list_customers()["data"]
+    assert there["customer"] == customer["id"]
+
+
+async def test_what_a_deleted_customer_has_is_not_sent_to_another(world):
+    invoice = await world.invoice()
+    await world.collect()
+    await world.forget_that_it_was_sent(invoice)
+    (there,) = world.at_stripe(invoice)
+    world.stripe.delete_customer(there["customer"])
+    assert await world.collector.step() == 1
+    assert len(world.at_stripe(invoice)) == 1
+    assert world.stripe.list_customers()["data"] == []
+
+
 @pytest.mark.parametrize("others", [[], ["void"], ["draft"]])
 async def test_what_was_voided_at_stripe_is_not_made_again(world, others):
     invoice = await world.invoice()
