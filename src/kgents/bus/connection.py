@@ -167,7 +167,7 @@ class Connection:
 
     async def _keep_connected(self) -> None:
         delay = RETRY_FIRST
-        while True:
+        while not self.closed:
             client = Client()
             try:
                 await self._connect(client)
@@ -210,7 +210,7 @@ class Connection:
             raise (reason or error) from None
 
     async def _serve(self, client: Client) -> None:
-        """Use a connection until it is lost; then raise why."""
+        """Use a connection until the bus is closed, or it is lost; then raise why."""
         attached: set[Subscription] = set()
         while missing := self.subscriptions - attached:
             for subscription in missing:
@@ -219,7 +219,8 @@ class Connection:
         self.client = client
         preparing = asyncio.create_task(self._make_ready())
         try:
-            while True:
+            # The bus is asked whether it is closed, since a cancellation may be forgotten: see `close`.
+            while not self.closed:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT):
                         await self._lost.wait()
