@@ -15,7 +15,8 @@ from kgents.api.app import ROUTERS
 from kgents.console.pages import ROUTES
 from tests.support.up import Up
 
-PAGES = {"/console", "/console/console.js", "/console/console.css", "/docs"}
+SCRIPTS = ("api", "console", "owner", "tenant", "view")
+PAGES = {"/console", *(f"/console/{name}.js" for name in SCRIPTS), "/console/console.css", "/docs"}
 ON_THE_METRICS_PORT = {"/metrics", "/health", "/livez", "/health/saas", "/readyz"}
 
 

@@ -41,6 +41,7 @@ QUIET = (
 )
 # Files with few tests, each of which takes long: they start first, so that no process is left alone with one at last.
 SLOW = (
+    "tests/browser/",
     "tests/conformance/",
     "tests/docs/",
     "tests/faults/",

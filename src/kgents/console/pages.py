@@ -18,6 +18,7 @@ _CSP = (
     "form-action 'self'; frame-ancestors 'none'"
 )
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+ASSETS = ("console.css", "console.js", "api.js", "view.js", "tenant.js", "owner.js")
 
 
 def _static(name: str) -> Response:
@@ -36,7 +37,7 @@ async def index(_request: Request) -> Response:
 
 
 async def asset(request: Request) -> Response:
-    """The console's script and style."""
+    """The console's scripts and style."""
     return _static(request.url.path.rpartition("/")[2])
 
 
@@ -96,7 +97,6 @@ def _type(schema: dict[str, Any]) -> str:
 
 ROUTES = [
     Route("/console", index),
-    Route("/console/console.js", asset),
-    Route("/console/console.css", asset),
+    *(Route(f"/console/{name}", asset) for name in ASSETS),
     Route("/docs", reference),
 ]
