@@ -161,6 +161,14 @@ class TestOperators:
             os.kill(up.pid("meter"), signal.SIGCONT)
         expect(status).to_have_text("connected")
 
+    def test_what_can_not_be_read_is_not_shown_as_if_it_were(self, page: Page, tenant: Tenant) -> None:
+        sign_in(page, tenant.key)
+        page.context.set_offline(True)
+        expect(section(page, "Health")).to_contain_text("Not read since")
+        expect(section(page, "Latest runs")).to_contain_text("Not read since")
+        page.context.set_offline(False)
+        expect(section(page, "Health")).not_to_contain_text("Not read since")
+
 
 class TestOwners:
     def test_a_plan_is_made_and_archived(self, page: Page, up: Up) -> None:

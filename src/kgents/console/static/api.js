@@ -15,9 +15,12 @@ export class Refused extends Error {
   }
 }
 
-export async function request(method, path, body) {
+export const ANSWER = 10_000; // milliseconds
+
+export async function request(method, path, body, signal) {
   const response = await fetch(path, {
     method,
+    signal,
     body: body === undefined ? undefined : JSON.stringify(body),
     headers: { Authorization: `Bearer ${key.get()}`, "Content-Type": "application/json" },
   });
@@ -29,7 +32,7 @@ export async function request(method, path, body) {
   return response;
 }
 
-export const get = async (path) => (await request("GET", path)).json();
+export const get = async (path) => (await request("GET", path, undefined, AbortSignal.timeout(ANSWER))).json();
 
 // The object at a path, or null where there is none.
 export async function find(path) {

@@ -1,12 +1,12 @@
 // What a tenant sees of itself. Each section stands alone: one that the key may not read is not shown.
-import { find, get, request } from "./api.js";
-import { METERS, byId, fill, invoices, payment, subscribed, when } from "./view.js";
+import { ANSWER, find, get, request } from "./api.js";
+import { METERS, byId, element, fill, invoices, payment, subscribed, when } from "./view.js";
 
 const table = (id) => byId(id).querySelector("table");
 
 async function health() {
   // It answers 503 where something is away, and says what.
-  const found = await (await fetch("/health/saas")).json();
+  const found = await (await fetch("/health/saas", { signal: AbortSignal.timeout(ANSWER) })).json();
   fill(table("health"), [
     ["Component", (c) => c[0]], ["Status", (c) => c[1].status, "status"], ["Mode", (c) => c[1].mode],
     ["Latency, ms", (c) => c[1].latency_ms, "number"], ["Backlog", (c) => c[1].backlog, "number"],
@@ -61,6 +61,16 @@ async function runs() {
   ], (await get("/v1/runs?limit=20")).data);
 }
 
+// What could not be read again is shown as old, with the reason.
+const readAt = new Map();
+function say(id, error) {
+  const section = byId(id);
+  section.querySelector(":scope > .old")?.remove();
+  section.classList.toggle("stale", Boolean(error));
+  if (!error) readAt.set(id, new Date().toISOString());
+  else section.append(element("p", `Not read since ${when(readAt.get(id)) ?? "the start"} UTC: ${error.message}`, { className: "old" }));
+}
+
 const OFTEN = { health, balance, runs };
 const SELDOM = { usage, plan, invoices: past, agents };
 
@@ -69,9 +79,11 @@ async function show(sections) {
     try {
       await load();
       byId(id).hidden = false;
+      say(id, null);
     } catch (error) {
-      if (error.status === 403) byId(id).hidden = true;
-      else if (error.status === 401) throw error;
+      if (error.status === 401) throw error;
+      byId(id).hidden = error.status === 403;
+      say(id, error);
     }
   }));
   byId("chat").hidden = byId("agents").hidden;
