@@ -123,8 +123,7 @@ class PostgresStore:
                 await self._engine.dispose()
 
     async def _transaction(self, begin: str, scope: Scope, fn: Callable[[Connection], T]) -> T:
-        text = f"{begin}; SET LOCAL kgents.tenants = {_quoted(scope.setting)}"
-        text += f"; SET LOCAL kgents.key_id = {_quoted(scope.key_id)}"
+        text = f"{begin}; {_scoped(scope)}"
         tries = self._pool_size
         while True:
             async with self._engine.connect() as connection:
@@ -185,6 +184,12 @@ class PostgresStore:
 def _run(connection: Connection, group: Sequence[Waiting]) -> list[Any]:
     with together(connection):
         return run_group(connection, group)
+
+
+def _scoped(scope: Scope) -> str:
+    # A SELECT, since pg_stat_statements has an entry for each text of a SET, until PostgreSQL 18.
+    tenants, key = _quoted(scope.setting), _quoted(scope.key_id)
+    return f"SELECT set_config('kgents.tenants', {tenants}, true), set_config('kgents.key_id', {key}, true)"
 
 
 def _quoted(ids: str) -> str:
