@@ -19,9 +19,9 @@ PATIENCE = 20_000.0  # milliseconds
 expect.set_options(timeout=PATIENCE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, as the system has it."""
+    """Chromium, as the system has it. For a module's tests only: while it is there, its event loop is the thread's."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip("there is no Chromium: on Debian, apt-get install chromium")
@@ -33,14 +33,14 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stripe() -> Iterator[FakeStripe]:
     """A Stripe that collects."""
     with FakeStripe() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, stripe: FakeStripe) -> Iterator[Up]:
     """A kgents whose invoices are made once a subscription has ended, and are collected."""
     settings = {

@@ -226,6 +226,7 @@ class TestOwners:
             page.once("dialog", accept)
             shown.get_by_role("button", name="Mark as paid").click()
             expect(shown).to_contain_text("paid")
+            expect(row(section(page, "Revenue"), "paid")).to_contain_text("EUR")
             expect(shown.get_by_role("button", name="Mark as paid")).to_have_count(0)
         finally:
             stripe.misbehave(None)

@@ -84,4 +84,4 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 }
 
 # Operations of the platform's administrators, which tenants' keys are refused with 403.
-PLATFORM_PATHS = ("/v1/tenants", "/v1/plans")
+PLATFORM_PATHS = ("/v1/tenants", "/v1/plans", "/v1/revenue")

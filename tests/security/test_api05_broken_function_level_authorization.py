@@ -16,7 +16,7 @@ from tests.support.refusals import refused
 from tests.support.tenants import Tenant
 from tests.support.up import Up
 
-PLATFORMS = ("/v1/tenants", "/v1/plans")
+PLATFORMS = ("/v1/tenants", "/v1/plans", "/v1/revenue")
 
 
 def call(client: httpx2.Client, operation: Operation, **headers: str) -> httpx2.Response:
@@ -43,7 +43,7 @@ def test_who_may_only_read_changes_nothing(tenant: Tenant, document: dict[str, A
 
 def test_no_tenant_administers_the_platform(tenant: Tenant, victim: Tenant, document: dict[str, Any]) -> None:
     operations = [each for each in operations_of(document) if each.path.startswith(PLATFORMS)]
-    assert len(operations) == 14
+    assert len(operations) == 15
     for operation in operations:
         for tenant_id in (tenant.id, victim.id, "ten_platform"):
             body = BODIES[operation.schema][0] if operation.schema else None

@@ -131,6 +131,16 @@ class Invoice:
         return sum(line.amount for line in self.lines)
 
 
+class MonthRevenue(NamedTuple):
+    """What the invoices of a month, in one currency and of one status, come to, in minor units."""
+
+    period: str
+    currency: str
+    status: InvoiceStatus
+    invoices: int
+    amount: int
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """An invoice as Stripe has it. `tenant_id` and `invoice_id` are what it was given; empty where kgents did not make

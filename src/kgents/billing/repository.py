@@ -9,7 +9,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
-from kgents.billing.model import Invoice, InvoiceStatus, Line, Plan, Price, Subscription, Terms
+from kgents.billing.model import Invoice, InvoiceStatus, Line, MonthRevenue, Plan, Price, Subscription, Terms
 from kgents.store.outbox import Backlog
 from kgents.store.tables import invoices, plans, stripe_customers, subscriptions
 from kgents.store.upsert import insert
@@ -134,6 +134,7 @@ def insert_invoice(connection: Connection, invoice: Invoice) -> bool:
         "currency": invoice.currency,
         "status": invoice.status,
         "lines": _dumps([line._asdict() for line in invoice.lines]),
+        "total": invoice.total,
         "created_at": invoice.created_at,
         "updated_at": invoice.updated_at,
     }
@@ -163,6 +164,17 @@ def invoices_of(connection: Connection, period: str, after: str, limit: int) -> 
     statement = sa.select(invoices).where(invoices.c.period == period, invoices.c.invoice_id > after)
     rows = connection.execute(statement.order_by(invoices.c.invoice_id).limit(limit))
     return [_invoice(row) for row in rows.mappings()]
+
+
+def revenue(connection: Connection, first: str, last: str) -> list[MonthRevenue]:
+    """What the invoices of all tenants (in a transaction over all) come to, for each month from `first` to `last`,
+    currency and status, in that order.
+    """
+    columns = invoices.c
+    of = (columns.period, columns.currency, columns.status)
+    total = sa.cast(sa.func.sum(columns.total), sa.BigInteger)
+    statement = sa.select(*of, sa.func.count(), total).where(columns.period.between(first, last))
+    return [MonthRevenue(*row) for row in connection.execute(statement.group_by(*of).order_by(*of))]
 
 
 def payable(connection: Connection, collected: bool, after: str, limit: int) -> list[Invoice]:
@@ -224,4 +236,5 @@ def set_status(connection: Connection, tenant_id: str, invoice_id: str, status: 
 
 
 def _invoice(row: RowMapping) -> Invoice:
-    return Invoice(**{**row, "lines": tuple(Line(**line) for line in orjson.loads(row["lines"]))})
+    kept = {name: value for name, value in row.items() if name != "total"}
+    return Invoice(**{**kept, "lines": tuple(Line(**line) for line in orjson.loads(row["lines"]))})

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from kgents.billing import repository
 from kgents.billing.invoicing import draft
-from kgents.billing.model import NEXT, Held, Invoice, InvoiceStatus, Plan, Subscription, Terms
+from kgents.billing.model import NEXT, Held, Invoice, InvoiceStatus, MonthRevenue, Plan, Subscription, Terms
 from kgents.billing.rules import check_terms
 from kgents.clock import Clock, month_of, to_rfc3339
 from kgents.errors import Conflict, NotFound
@@ -138,6 +138,12 @@ class BillingService:
         check_limit(limit)
         found = repository.list_invoices(connection, tenant_id, after, limit + 1)
         return Page(found[:limit], len(found) > limit)
+
+    def revenue(self, connection: Connection, first: str, last: str) -> list[MonthRevenue]:
+        """What all tenants' invoices come to: for each month from `first` to `last`, each currency and each status that
+        has any. For platform administrators.
+        """
+        return repository.revenue(connection, first, last)
 
     def mark(
         self, connection: Connection, tenant_id: str, invoice_id: str, status: InvoiceStatus, actor: Actor

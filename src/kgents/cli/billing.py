@@ -39,6 +39,7 @@ _PRICE = re.compile(r"([a-z_]+)(?:@(\S+))?=([0-9]{1,12})(?:/([0-9]{1,10}))?")
 _INCLUDED = re.compile(r"([a-z_]+)(?:@(\S+))?=([0-9]{1,16})")
 PLANS = ("id", "name", "currency", "monthly_fee", "quotas", "created_at", "archived_at")
 INVOICES = ("id", "period", "status", "amount", "created_at", "payment_url")
+REVENUE = ("period", "status", "invoices", "amount")
 LINES = ("plan", "meter", "model", "quantity", "included", "price", "amount", "start", "end")
 
 TenantOption = Annotated[str, typer.Option("--tenant", help="Another tenant's, for platform administrators.")]
@@ -163,6 +164,20 @@ def invoice_get(invoice_id: str, output: Output = Format.TABLE, context: Context
 def invoice_upcoming(output: Output = Format.TABLE, context: ContextName = "") -> None:
     """Show what this month comes to so far."""
     _show(client(context).get("/v1/invoices/upcoming"), output)
+
+
+@invoice.command("revenue")
+def invoice_revenue(
+    first: Annotated[str, typer.Option("--from", help="A month, such as 2026-01; a year before the last.")] = "",
+    last: Annotated[str, typer.Option("--to", help="A month; this one.")] = "",
+    output: Output = Format.TABLE,
+    context: ContextName = "",
+) -> None:
+    """What all tenants' invoices come to, by month, currency and status."""
+    found = client(context, admin=True).get("/v1/revenue", **{"from": first, "to": last})["data"]
+    if output is Format.TABLE:
+        found = [each | {"amount": money(each["amount"], each["currency"])} for each in found]
+    show(found, output, REVENUE)
 
 
 @invoice.command("mark")

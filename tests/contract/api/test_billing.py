@@ -193,6 +193,34 @@ class TestInvoices:
         assert admin.patch(f"{path}/{invoice['id']}", json={"status": "paid"}).json() == paid
         refused(admin.patch(f"{path}/{invoice['id']}", json={"status": "void"}), 409)
 
+    def test_it_is_revenue_of_its_month(self, admin, billed):
+        _, _, invoice = billed
+
+        def of(status):
+            rows = admin.get("/v1/revenue", params={"from": invoice["period"]}).json()["data"]
+            found = [row for row in rows if (row["currency"], row["status"]) == (invoice["currency"], status)]
+            return sum(row["amount"] for row in found), sum(row["invoices"] for row in found)
+
+        (open_, count), paid = of("open"), of("paid")
+        admin.patch(f"/v1/tenants/{invoice['tenant']}/invoices/{invoice['id']}", json={"status": "paid"})
+        assert of("open") == (open_ - invoice["total"], count - 1)
+        assert of("paid") == (paid[0] + invoice["total"], paid[1] + 1)
+
+    @pytest.mark.parametrize(
+        ("asked", "told"),
+        [
+            ({"from": "2026-02", "to": "2026-01"}, "must not be after"),
+            ({"from": "2006-01", "to": "2026-01"}, "10 years apart"),
+            ({"from": "2026-13"}, "from"),
+            ({"to": "today"}, "to"),
+        ],
+    )
+    def test_revenue_is_of_months(self, admin, asked, told):
+        assert told in refused(admin.get("/v1/revenue", params=asked), 422)
+
+    def test_revenue_is_nobodys_but_the_platforms(self, tenant):
+        refused(tenant.http.get("/v1/revenue"), 403)
+
     def test_one_that_is_not_there(self, admin, tenant):
         for invoice in ("inv_01ARZ3NDEKTSV4RRFFQ69G5FAV", "nothing"):
             refused(tenant.http.get(f"/v1/invoices/{invoice}"), 404)

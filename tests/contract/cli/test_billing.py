@@ -85,6 +85,9 @@ def test_a_month_is_charged_shown_and_marked(operator: Cli) -> None:
     assert found[0]["id"] in operator("invoice", "list", "--tenant", tenant).stdout
     assert operator.json("invoice", "mark", tenant, found[0]["id"], "paid")["status"] == "paid"
     assert operator("invoice", "mark", tenant, found[0]["id"], "void").status != 0
+    revenue = {row["status"]: row for row in operator.json("invoice", "revenue", "--from", found[0]["period"])}
+    assert revenue["paid"]["amount"] >= found[0]["total"]
+    assert money(revenue["paid"]["amount"], "eur") in operator("invoice", "revenue").stdout
 
 
 def test_invoices_are_compared_with_the_ledger(operator: Cli, own_up: Up) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from kgents.api.body import Body
 from kgents.api.call import Call, PlatformAdmin, UsageRead
@@ -16,11 +16,18 @@ from kgents.api.routes.plans import PriceDocument, shown
 from kgents.api.routes.tenants import TenantId
 from kgents.api.unit import read, write
 from kgents.billing.model import Invoice, Line, Subscription
-from kgents.clock import to_rfc3339
+from kgents.clock import month_of, to_rfc3339
+from kgents.errors import Unprocessable
 from kgents.store.engine import Scope
 
 router = APIRouter(tags=["Billing"], route_class=JsonRoute)
 
+MOST_YEARS = 10
+_MONTH = r"^$|^(19|2\d)\d\d-(0[1-9]|1[0-2])$"
+FirstMonth = Annotated[
+    str, Query(alias="from", pattern=_MONTH, description="A month, such as 2026-01; a year before the last by default.")
+]
+LastMonth = Annotated[str, Query(alias="to", pattern=_MONTH, description="A month; this one by default.")]
 InvoiceId = Annotated[str, Path(max_length=64, description="The invoice's id.")]
 
 
@@ -83,6 +90,27 @@ class InvoiceDocument(BaseModel):
     updated_at: str
     stripe_id: str | None
     payment_url: str | None
+
+
+class RevenueRow(BaseModel):
+    """What a month's invoices of one currency and status come to, in minor units."""
+
+    period: str
+    currency: str
+    status: Literal["open", "paid", "uncollectible", "void"]
+    invoices: int
+    amount: int
+
+
+class RevenueReport(BaseModel):
+    """What all tenants' invoices come to, by month, currency and status."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    object: Literal["revenue"] = "revenue"
+    from_: Annotated[str, Field(alias="from")]
+    to: str
+    data: list[RevenueRow]
 
 
 class InvoiceChange(Body):
@@ -181,6 +209,27 @@ async def get_invoice(call: UsageRead, invoice_id: InvoiceId) -> InvoiceDocument
     """An invoice."""
     services = call.services.billing
     return _invoice(await read(call, lambda connection: services.invoice(connection, call.tenant_id, invoice_id)))
+
+
+@router.get(
+    "/v1/revenue",
+    operation_id="get_revenue",
+    summary="Get revenue",
+    response_model=RevenueReport,
+    responses=PROBLEMS,
+)
+async def get_revenue(call: PlatformAdmin, first: FirstMonth = "", last: LastMonth = "") -> RevenueReport:
+    """What all tenants' invoices come to, for each month that has any. The month that goes on has those of
+    subscriptions that have ended.
+    """
+    last = last or month_of(call.now())
+    first = first or f"{int(last[:4]) - 1}{last[4:]}"
+    if first > last:
+        raise Unprocessable("from must not be after to.", param="from")
+    if int(last[:4]) - int(first[:4]) > MOST_YEARS:
+        raise Unprocessable(f"from and to may be {MOST_YEARS} years apart at most.", param="from")
+    rows = await read(call, lambda connection: call.services.billing.revenue(connection, first, last), Scope.system())
+    return RevenueReport(from_=first, to=last, data=[RevenueRow(**row._asdict()) for row in rows])
 
 
 @router.get(

@@ -90,6 +90,13 @@ function showPlans() {
   byId("subscribe-plan").replaceChildren(...offered.map((p) => new Option(p.name, p.id, false, p.id === before)));
 }
 
+async function showRevenue() {
+  fill(byId("revenue").querySelector("table"), [
+    ["Month", (r) => r.period], ["Status", (r) => r.status, "status"], ["Invoices", (r) => r.invoices, "number"],
+    ["Amount", (r) => money(r.amount, r.currency), "number"],
+  ], (await get("/v1/revenue")).data.reverse());
+}
+
 function addPrice() {
   const field = (label, properties) => {
     const input = element(properties.options ? "select" : "input", "", properties.options ? {} : properties);
@@ -134,7 +141,7 @@ async function createPlan(event) {
 export async function refresh() {
   plans = await list("/v1/plans");
   showPlans();
-  await showChosen();
+  await Promise.all([showRevenue(), showChosen()]);
 }
 
 // Show it, where the key is a platform administrator's.

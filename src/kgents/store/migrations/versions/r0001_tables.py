@@ -349,6 +349,7 @@ def _create_tables() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("lines", sa.Text(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("stripe_id", sa.Text(), nullable=True),
@@ -367,6 +368,7 @@ def _create_tables() -> None:
         sqlite_where=sa.text("status = 'open'"),
         postgresql_where=sa.text("status = 'open'"),
     )
+    op.create_index(op.f("ix_invoices_period_invoice_id"), "invoices", ["period", "invoice_id"], unique=False)
     op.create_index(op.f("ix_invoices_tenant_id_invoice_id"), "invoices", ["tenant_id", "invoice_id"], unique=False)
     op.create_index("uq_invoices_month", "invoices", ["subscription_id", "period"], unique=True)
     op.create_table(
