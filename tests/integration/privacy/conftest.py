@@ -135,6 +135,7 @@ def _rows(tenant: str, text: str) -> list[tuple[str, dict[str, Any]]]:
                 "currency": "eur",
                 "status": "open",
                 "lines": "[]",
+                "total": 0,
                 "updated_at": 1,
             },
         ),

@@ -159,8 +159,9 @@ async def test_callers_at_once_share_the_limit_exactly(limiter):
 
 
 async def test_a_window_admits_at_most_the_burst_and_what_drains_in_it(limiter):
-    limit, started, admitted = 1200, time.monotonic(), 0
-    while time.monotonic() < started + 1:
+    limit, started, admitted, asked = 1200, time.monotonic(), 0, 0
+    while time.monotonic() < started + 1 or asked < 2 * limit:  # a busy machine takes longer to ask for the burst
+        asked += 1
         admitted += (await limiter.check_requests("ten_1", limit)).allowed
     width = time.monotonic() - started
 
