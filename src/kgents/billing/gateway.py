@@ -87,10 +87,11 @@ class Gateway:
         for each in found.data:  # a search may find for a minute what was deleted
             if each.id != instead_of:
                 return each.id
+        key = f"kgents-customer-{tenant_id}"
         made = await _asked(
             self._api.customers.create_async(
                 {"metadata": {TENANT: tenant_id}, **({"name": name} if name else {})},
-                {"idempotency_key": "-".join(["kgents-customer", tenant_id, *filter(None, [instead_of])])},
+                {"idempotency_key": f"{key}-{instead_of}" if instead_of else key},
             )
         )
         return made.id

@@ -49,7 +49,7 @@ def _translated(text: str) -> Iterator[None]:
     """Raises the driver's error as SQLAlchemy does; without the values, which may hold what a tenant said."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # the driver's are named only here: it is not imported where the database is SQLite
         import asyncpg
 
         if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError):

@@ -129,7 +129,8 @@ class PostgresStore:
             async with self._engine.connect() as connection:
                 driver = driver_of(connection)
                 # This shows as well whether the server is still there. Nothing was done before, so where pooled
-                # connections prove dead (the server was restarted), there is a next one, and at last a new one.
+                # connections prove dead (the server was restarted), there is a next one, and at last a new one. One on
+                # which this was cut off, also by a cancellation, is nobody's any more.
                 try:
                     async with Patience(ANSWER):
                         await execute(driver, text)
@@ -201,7 +202,7 @@ async def _commit(connection: AsyncConnection, driver: asyncpg.Connection) -> No
     """Commit. Raises Unconfirmed when the server went away before it answered, which it may do after it committed."""
     try:
         await execute(driver, "COMMIT")
-    except BaseException as error:
+    except BaseException as error:  # also a cancellation: whether it was carried out, only another connection can see
         await connection.invalidate()
         if is_outage(error):
             raise Unconfirmed("no answer to COMMIT") from error

@@ -6,7 +6,6 @@ import { byId } from "./view.js";
 
 const SOON = 5_000; // milliseconds
 const LATER = 60_000;
-let isOwner = false;
 
 function leave() {
   key.forget();
@@ -22,7 +21,7 @@ function repeat(milliseconds, work) {
 
 async function signIn() {
   byId("tenant").textContent = (await get("/v1/tenant")).name;
-  isOwner = await owner.begin();
+  const isOwner = await owner.begin();
   await tenant.all();
   byId("sign-in").hidden = true;
   byId("signed-in").hidden = byId("leave").hidden = false;

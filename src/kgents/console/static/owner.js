@@ -2,19 +2,19 @@
 import { find, get, request } from "./api.js";
 import { METERS, byId, count, element, fill, invoices, money, prices, subscribed, when } from "./view.js";
 
-let tenants = [];
+const tenants = [];
 let chosen = null;
 let plans = [];
 
-// Do what changes something; whatever is refused is said in its section.
-function doing(section, work) {
+// Do something, and show `then` what may be another now; whatever is refused is said in the section.
+function doing(section, work, then = refresh) {
   return async (event) => {
     event?.preventDefault();
     const said = byId(section).querySelector(".refused");
     said.textContent = "";
     try {
       await work(event);
-      await refresh();
+      await then();
     } catch (error) {
       said.textContent = error.message;
     }
@@ -36,7 +36,6 @@ async function moreTenants() {
   const page = await get(`/v1/tenants?limit=50&after=${encodeURIComponent(tenants.at(-1)?.id ?? "")}`);
   tenants.push(...page.data);
   byId("more-tenants").hidden = !page.has_more;
-  showTenants();
 }
 
 function showTenants() {
@@ -44,7 +43,7 @@ function showTenants() {
     ["Name", (t) => t.name], ["Id", (t) => t.id], ["Status", (t) => t.status, "status"],
     ["Since, UTC", (t) => when(t.created_at)],
     ["", (t) => {
-      const open = element("button", "Open", { onclick: doing("chosen", async () => { chosen = t; }) });
+      const open = element("button", "Open", { onclick: doing("chosen", () => { chosen = t; }, showChosen) });
       open.setAttribute("aria-label", `Open ${t.name}`);
       return open;
     }],
@@ -153,6 +152,7 @@ export async function begin() {
     throw error;
   }
   await moreTenants();
+  showTenants();
   byId("owner").hidden = false;
   return true;
 }
@@ -162,7 +162,7 @@ for (const meter of METERS) {
   label.append(element("input", "", { name: meter, type: "number", min: "0", step: "1" }));
   byId("new-quotas").append(label);
 }
-byId("more-tenants").addEventListener("click", doing("plans", moreTenants));
+byId("more-tenants").addEventListener("click", doing("tenants", moreTenants, showTenants));
 byId("add-price").addEventListener("click", addPrice);
 byId("new-plan").addEventListener("submit", doing("plans", createPlan));
 byId("subscribe").addEventListener("submit", doing("chosen", async () => {
