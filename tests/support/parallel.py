@@ -4,7 +4,7 @@ Last come those that a busy machine would fail, since they await something withi
 that wait for most of their time, beside each other only, then one after the other those that need the whole machine.
 
 `scripts/test` loads it, with pytest-xdist, and names in KGENTS_PREPARING the process that builds what the tests in a
-cluster need: while that works, the machine is busy.
+cluster need, by its number and when it began: while that works, the machine is busy.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """What runs alone waits until the builder has ended."""
     builder = os.environ.get("KGENTS_PREPARING")
     if builder and item.nodeid.startswith((*ALONE, *QUIET)):
+        number, began = builder.split()
         wait_until(
-            lambda: start_of(int(builder)) is None, seconds=PREPARED_WITHIN, what="the cluster's parts are built"
+            lambda: start_of(int(number)) != began, seconds=PREPARED_WITHIN, what="the cluster's parts are built"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.namespace import start_of
 from tests.support import parallel
 
 FILES = {"quiet": parallel.QUIET[0], "calm": parallel.QUIET[1], "still": parallel.QUIET[-1]}
@@ -22,8 +23,17 @@ def test_it(number):
         order.write("{name} " + os.environ["PYTEST_XDIST_WORKER"] + "\\n")
 """
 
+BUILDER = """
+import time
+end = time.monotonic() + 60
+while not open("order").read() and time.monotonic() < end:
+    time.sleep(0.05)
+time.sleep(1)  # in which who doesn't wait would be there
+open("order", "a").write("built -\\n")
+"""
 
-def run(project: Path, processes: int, **counts: int) -> list[list[str]]:
+
+def run(project: Path, processes: int, preparing: str = "", **counts: int) -> list[list[str]]:
     """The tests in the order in which they ran: folder and process."""
     (project / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
     for name, count in counts.items():
@@ -32,6 +42,7 @@ def run(project: Path, processes: int, **counts: int) -> list[list[str]]:
         file.write_text(SOURCE.format(name=name, count=count))
     command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.support.parallel", "-n", str(processes)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment["KGENTS_PREPARING"] = preparing
     command += ["-p", "no:cacheprovider", "--import-mode=importlib"]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,3 +83,14 @@ def test_a_file_is_run_by_one_process(tmp_path: Path) -> None:
 
 def test_only_what_is_alone(tmp_path: Path) -> None:
     assert [folder for folder, _ in run(tmp_path, 2, cluster=3)] == ["cluster"] * 3
+
+
+def test_what_is_alone_waits_for_the_builder_to_end(tmp_path: Path) -> None:
+    (tmp_path / "order").touch()
+    with subprocess.Popen([sys.executable, "-c", BUILDER], cwd=tmp_path) as builder:
+        order = run(tmp_path, 2, f"{builder.pid} {start_of(builder.pid)}", cluster=1, unit=1)
+    assert [folder for folder, _ in order] == ["unit", "built", "cluster"]
+
+
+def test_nobody_waits_for_a_process_that_got_the_number_of_the_builder(tmp_path: Path) -> None:
+    assert run(tmp_path, 2, f"{os.getpid()} 1", cluster=1) == [["cluster", "gw0"]]
