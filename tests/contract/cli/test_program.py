@@ -1,4 +1,4 @@
-"""The program itself: how fast it is there, what it imports, and completion in shells."""
+"""The program itself: what it imports, and completion in shells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import kgents
 from tests.contract.cli.conftest import access
-from tests.support.cli import COMMAND, Cli
+from tests.support.cli import Cli
 from tests.support.up import Up
 
 HEAVY = ("pydantic_ai", "fastapi", "sqlalchemy", "uvicorn", "nats", "opentelemetry")
@@ -24,20 +24,6 @@ except SystemExit as end:
     print("imported:", *sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
     raise
 """
-
-
-def test_help_is_instant() -> None:
-    best = min(_seconds("--help") for _ in range(7))
-    assert best < 0.25
-
-
-def _seconds(*arguments: str) -> float:
-    """The processor time of a command: what it would take on an idle core."""
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize(
@@ -71,6 +57,7 @@ def test_commands_over_http_do_not_import_the_server(up: Up, tmp_path: Path, com
         assert imported.isdisjoint(("rich", "httpx2", "yaml"))
     if command == "--help":
         assert "pydantic" not in imported  # which Typer converts the arguments of a command with
+        assert len(imported) < 120  # how long it takes is a benchmark (starting); this is what it takes it for
 
 
 def test_help_names_every_command(stranger: Cli) -> None:
