@@ -1,4 +1,4 @@
-"""A pytest plugin that says at the end which tiers ran, and which were left out and why.
+"""A pytest plugin that says at the end which tiers ran and for how long, and which were left out and why.
 
 `scripts/test` loads it. With CI=true, a tier that was left out, wholly or in part, fails the run.
 """
@@ -52,6 +52,7 @@ import pytest
     "release",
     "in a cluster",
 )
+LONGEST = 25  # files
 _TIER = "tier"
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
 FOLDERS = {
@@ -92,6 +93,8 @@ class Tiers:
     passed: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, Counter[str]] = field(default_factory=lambda: {tier: Counter() for tier in TIERS})
+    milliseconds: Counter[str] = field(default_factory=Counter)
+    """Of each tier and of each file, set-up included: of all processes together."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -101,6 +104,9 @@ class Tiers:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         tier = str(dict(report.user_properties)[_TIER])
+        taken = round(report.duration * 1000)
+        self.milliseconds[tier] += taken
+        self.milliseconds[report.nodeid.partition("::")[0]] += taken
         if report.failed:
             self.failed[tier] += 1
         elif report.skipped and not hasattr(report, "wasxfail"):
@@ -126,9 +132,13 @@ class Tiers:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
         yield  # the last word before pytest's own closing line
+        terminalreporter.section("files that took longest")
+        files = Counter({name: taken for name, taken in self.milliseconds.items() if name not in TIERS})
+        for name, taken in files.most_common(LONGEST):
+            terminalreporter.line(f"{taken // 1000:>5} s {name}")
         terminalreporter.section("tiers")
         for tier in TIERS:
-            terminalreporter.line(f"{tier:<27} {self.line(tier)}")
+            terminalreporter.line(f"{tier:<27} {self.line(tier)}, {self.milliseconds[tier] // 1000} s")
         if self.is_partial() and os.environ.get("CI") == "true":
             terminalreporter.line("With CI=true, a tier that is left out is a failure.", red=True)
 
