@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 
 from tests.support.documents import blocks, typed
-from tests.support.reached import Reached
+from tests.support.reached import Reached, trust
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "kgents-agents"
@@ -196,7 +196,7 @@ class Installation(Reached):
     def meter(self) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {self.secret('kgents-meter-secrets', 'KGENTS_METER_TOKEN')}"}
         url = f"http://{self.address('kgents-meter')}:8888"
-        return httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=30)
+        return httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=30, verify=trust())
 
     def metrics(self) -> list[str]:
         path = f"/api/v1/namespaces/{self.namespace}/pods"

@@ -19,6 +19,7 @@ from kgents.store.migrate import migrate
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer, serve_postgres
 from tests.support.proxy import FaultyProxy
+from tests.support.reached import trust
 from tests.support.up import UNMEASURED, Up
 from tests.support.waiting import wait_until
 
@@ -146,6 +147,6 @@ def another_api(system: System, *, control: str = "") -> Iterator[tuple[str, sub
 
 def _answers(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/readyz", trust_env=False).is_success
+        return httpx2.get(f"{url}/readyz", trust_env=False, verify=trust()).is_success
     except httpx2.HTTPError:
         return False

@@ -20,6 +20,7 @@ from tests.support.log_store import LogStore
 from tests.support.manifests import ROOT
 from tests.support.pod_logs import ContainerLog
 from tests.support.process import ServerProcess
+from tests.support.reached import trust
 from tests.support.tools import left_out
 from tests.support.waiting import wait_until
 
@@ -74,7 +75,7 @@ class Collector:
         def healthy() -> bool:
             assert process.is_running(), process.log
             try:
-                return bool(httpx2.get(f"http://{self._address}:13133/", trust_env=False).is_success)
+                return bool(httpx2.get(f"http://{self._address}:13133/", trust_env=False, verify=trust()).is_success)
             except httpx2.HTTPError:
                 return False
 
@@ -110,7 +111,7 @@ class Collector:
 
     def series(self) -> list[tuple[str, set[str], float]]:
         """Every series of its metrics: its name, the names of its labels, and its value."""
-        text = httpx2.get(f"http://{self._address}:8888/metrics", trust_env=False).text
+        text = httpx2.get(f"http://{self._address}:8888/metrics", trust_env=False, verify=trust()).text
         found = re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE)
         return [(name, set(re.findall(r'(\w+)="', labels)), float(value)) for name, labels, value in found]
 

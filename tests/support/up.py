@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.support.reached import Reached
+from tests.support.reached import Reached, trust
 from tests.support.waiting import wait_until
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
@@ -96,10 +96,11 @@ class Up(Reached):
     def meter(self) -> httpx2.Client:
         token = json.loads((self.data / "connections.json").read_text())["meter_token"]
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx2.Client(base_url=str(self.facts["meter_url"]), headers=headers, trust_env=False)
+        return httpx2.Client(base_url=str(self.facts["meter_url"]), headers=headers, trust_env=False, verify=trust())
 
     def metrics(self) -> list[str]:
-        return [httpx2.get(self.facts[page], trust_env=False).text for page in ("metrics_url", "worker_metrics_url")]
+        pages = [self.facts["metrics_url"], self.facts["worker_metrics_url"]]
+        return [httpx2.get(page, trust_env=False, verify=trust()).text for page in pages]
 
     def pid(self, name: str) -> int:
         """The pid of one of its processes now."""
@@ -108,7 +109,7 @@ class Up(Reached):
     def logs_until_now(self) -> str:
         """The logs with the line of every request that was answered before: the API writes it just after the answer."""
         marker = f"until-now-{uuid4().hex}"
-        httpx2.get(f"{self.url}/v1/none", headers={"X-Request-Id": marker}, trust_env=False, timeout=30)
+        httpx2.get(f"{self.url}/v1/none", headers={"X-Request-Id": marker}, trust_env=False, timeout=30, verify=trust())
         wait_until(lambda: marker in self.logs(), what="the last request is in the logs")
         return self.logs()
 

@@ -17,6 +17,7 @@ import orjson
 from kgents.meter.client import MeterClient
 from kgents.meter.server import serve
 from tests.support.process import ServerProcess
+from tests.support.reached import trust
 from tests.support.waiting import wait_until
 
 TOKEN = "meter-token"
@@ -46,7 +47,7 @@ class MeterProcess:
     def _answers(self) -> bool:
         assert self.process.is_running(), self.process.log
         with contextlib.suppress(httpx2.TransportError):
-            return httpx2.get(f"{self.url}/health", trust_env=False).status_code == 200
+            return httpx2.get(f"{self.url}/health", trust_env=False, verify=trust()).status_code == 200
         return False
 
     def kill(self) -> None:
@@ -74,8 +75,7 @@ class MeterProcess:
     def http(self) -> httpx2.Client:
         """A client that carries the token."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        # Without TLS there is no certificate to check, and loading the trusted ones is most of a client's cost.
-        return httpx2.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30, verify=False)
+        return httpx2.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30, verify=trust())
 
     def client(self) -> MeterClient:
         """The product's own client."""

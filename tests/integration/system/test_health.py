@@ -12,13 +12,29 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.integration.conftest import Database
 from tests.integration.system.test_durability import hello
 from tests.support.postgres import PostgresServer
-from tests.support.up import Up
+from tests.support.up import UNMEASURED, Up
 from tests.support.waiting import wait_until
 
 SECONDS = 5.0
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def system(dialect: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One for all tests here, of which each breaks something that comes back, and waits for that at its begin."""
+    environment = dict(UNMEASURED)
+    if dialect == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        environment |= server.environment(server.create_database())
+    up = Up(tmp_path_factory.mktemp("system") / "data", environment=environment).start()
+    yield up
+    up.stop()
 
 
 @contextmanager
@@ -72,6 +88,7 @@ def test_liveness_asks_nothing_else(system: Up) -> None:
 
 
 def test_verbose_readiness_lists_each_check(system: Up) -> None:
+    wait_until(lambda: all_is_well(system), seconds=SECONDS)
     with frozen(system, "nats"):
         wait_until(lambda: system.component("nats") == "disconnected", seconds=SECONDS)
         lines = httpx2.get(f"{system.url}/readyz?verbose").text.splitlines()
@@ -80,10 +97,10 @@ def test_verbose_readiness_lists_each_check(system: Up) -> None:
 
 
 def test_without_a_database_runs_are_refused_and_readiness_fails(
-    database: Database, system: Up, request: pytest.FixtureRequest
+    dialect: str, system: Up, request: pytest.FixtureRequest
 ) -> None:
     wait_until(lambda: all_is_well(system), seconds=SECONDS)
-    with system.client() as client, no_database(database, system, request):
+    with system.client() as client, no_database(dialect, system, request):
         wait_until(lambda: system.component("sql") == "disconnected", seconds=SECONDS)
         assert httpx2.get(f"{system.url}/readyz").status_code == 503
         answer = client.post("/v1/chat/completions", json=hello())
@@ -96,8 +113,8 @@ def test_without_a_database_runs_are_refused_and_readiness_fails(
 
 
 @contextmanager
-def no_database(database: Database, system: Up, request: pytest.FixtureRequest) -> Iterator[None]:
-    if database.dialect == "postgresql":
+def no_database(dialect: str, system: Up, request: pytest.FixtureRequest) -> Iterator[None]:
+    if dialect == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
         server.sql(["CHECKPOINT"])  # this server does not wait for its disk, and would lose the last moment's commits
         server.stop(signal.SIGQUIT)
