@@ -23,3 +23,8 @@ def trusted() -> ssl.SSLContext:
             f"({error.strerror or error}).",
             code="setting",
         ) from None
+
+
+def nobody() -> ssl.SSLContext:
+    """For an address without TLS, and its client: to read the authorities takes longer than most requests."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

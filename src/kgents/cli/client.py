@@ -16,7 +16,7 @@ import httpx2
 from kgents.cli.context import Context
 from kgents.cli.options import route
 from kgents.errors import KgentsError
-from kgents.tls import trusted
+from kgents.tls import nobody, trusted
 
 PAGE = 100
 LAST_EVENTS = ("run.completed", "run.failed", "run.cancelled")
@@ -219,13 +219,14 @@ def connect(url: str, headers: Mapping[str, str] | None = None, *, timeout: floa
             raise ValueError
     except (ValueError, httpx2.InvalidURL) as error:
         raise Refused(f"{url!r} is not an address. It looks like https://agents.example.com") from error
+    here = parts.hostname in ("127.0.0.1", "localhost", "::1")
     try:
         return httpx2.Client(
             base_url=base,
             headers=dict(headers or {}),
             timeout=httpx2.Timeout(timeout, connect=5.0),
-            trust_env=parts.hostname not in ("127.0.0.1", "localhost", "::1"),
-            verify=trusted(),
+            trust_env=not here,
+            verify=nobody() if here and parts.scheme == "http" else trusted(),
         )
     except (ValueError, httpx2.InvalidURL, ImportError) as error:  # ImportError: a kind of proxy that needs a package
         names = ", ".join(sorted(name for name in os.environ if name.lower() in _PROXIES))

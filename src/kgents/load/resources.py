@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import httpx2
 
 from kgents.errors import KgentsError
+from kgents.tls import trusted
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 POINTS = 300  # of a course, at most
@@ -69,6 +71,7 @@ class Pages:
 
     urls: Sequence[str]
     every: float = 1.0
+    _trusted: ssl.SSLContext = field(default_factory=trusted, init=False, repr=False)  # read once: it takes long
     _kinds: dict[str, str] = field(default_factory=dict, init=False)
     """What each page was last, so that a name stays also while a page does not answer."""
 
@@ -77,7 +80,7 @@ class Pages:
         for url in self.urls:
             with contextlib.suppress(httpx2.HTTPError, KeyError, ValueError):
                 self._kinds[url], found[url] = _page(
-                    httpx2.get(url, timeout=5, trust_env=False).raise_for_status().text
+                    httpx2.get(url, timeout=5, trust_env=False, verify=self._trusted).raise_for_status().text
                 )
         return {self._name(url): use for url, use in found.items()}
 
