@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,9 @@ from tests.faults.systems import FULL, new_seed
 from tests.fuzz.fuzzer import MISSING, Outcome, run
 from tests.support.results import record
 
-EXECUTIONS = 10_000_000 if FULL else 20_000
+SHARES = 4 if FULL else 1
+"""The full count takes hours: shares of it, each with a seed of its own, can run at other times."""
+EXECUTIONS = 10_000_000 // SHARES if FULL else 20_000
 SECONDS = int(os.environ.get("KGENTS_FUZZ_SECONDS", 3600)) if FULL else 120
 COMMAND = "KGENTS_FULL=1 pytest tests/fuzz/test_parsers.py"
 CONTROL = "planted"
@@ -61,7 +64,7 @@ PARTS = (
         b"Bearer ",
     ),
 )
-Outcomes = dict[str, Future[Outcome]]
+Outcomes = dict[tuple[str, int], Future[Outcome]]
 needs_atheris = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
@@ -95,40 +98,43 @@ def test_a_parser_that_takes_time_as_the_square_of_its_input_is_found() -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Outcome]]]:
-    """What is to come of each chosen parser's fuzzing: as many at a time as there are processors."""
-    chosen = [
-        item.callspec.params["target"]
+def seed() -> int:
+    return new_seed()
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Outcomes]:
+    """What is to come of each chosen share of a parser's fuzzing: as many at a time as there are processors."""
+    chosen: list[tuple[Any, Any]] = [
+        (item.callspec.params["target"], item.callspec.params["share"])
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.originalname == test_the_parser_withstands_the_fuzzer.__name__
     ]
-    seed = new_seed()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {
-            target: pool.submit(
+            (target, share): pool.submit(
                 run,
                 f"tests.fuzz.targets.{target}",
                 tmp_path_factory.mktemp(target) / "run",
-                seed=seed,
+                seed=seed + share,
                 executions=EXECUTIONS,
                 seconds=SECONDS,
             )
-            for target in chosen
+            for target, share in chosen
         }
         pool.shutdown(cancel_futures=True)
 
 
 @needs_atheris
+@pytest.mark.parametrize("share", range(1, SHARES + 1))
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_parser_withstands_the_fuzzer(target: str, outcomes: Outcomes) -> None:
-    outcome = outcomes[target].result()
-    assert not outcome.found, f"KGENTS_SEED={outcome.seed}: {outcome.found}"
+def test_the_parser_withstands_the_fuzzer(target: str, share: int, outcomes: Outcomes, seed: int) -> None:
+    outcome = outcomes[target, share].result()
+    assert not outcome.found, f"KGENTS_SEED={seed}: {outcome.found}"
     enough = "" if outcome.executions >= EXECUTIONS else f" (stopped after {SECONDS} s)"
     assert FULL or not enough
-    figure = f"{target}: {outcome.executions:,} executions{enough}, 0 crashes, 0 hangs"
-    record("Safe parsers", COMMAND, figure, outcome.seed)
+    what = f"{target}, share {share} of {SHARES}"
+    record("Safe parsers", COMMAND, f"{what}: {outcome.executions:,} executions{enough}, 0 crashes, 0 hangs", seed)
 
 
 @needs_atheris
