@@ -225,9 +225,13 @@ class _Builder:
         return {name: self.value(properties.get(name, others), depth + 1) for name in names}
 
     def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
-        first = schema.get("prefixItems", ())
         length = _count(schema, "minItems")
-        return [self.value(first[i] if i < len(first) else schema.get("items"), depth + 1) for i in range(length)]
+        values = [self.value(each, depth + 1) for each in schema.get("prefixItems", ())[:length]]
+        if missing := length - len(values):
+            item = self.value(schema.get("items"), depth + 1)
+            self._make((missing - 1) * len(orjson.dumps(item)))
+            values += [item] * missing
+        return values
 
 
 def _count(schema: Mapping[str, Any], keyword: str) -> int:

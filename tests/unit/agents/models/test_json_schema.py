@@ -158,6 +158,11 @@ def test_a_schema_of_huge_values_gives_a_bounded_one(schema: dict[str, Any]) -> 
     assert len(orjson.dumps(smallest(schema))) < 1_000_000
 
 
+def test_the_items_of_a_long_list_are_whole() -> None:
+    item = {"type": "object", "required": ["a"], "properties": {"a": {"allOf": [{"minLength": 9}, {"title": "b"}]}}}
+    assert smallest({"type": "array", "minItems": 9_000, "items": item}) == [{"a": "xxxxxxxxx"}] * 9_000
+
+
 @pytest.mark.parametrize(
     "schema",
     [
