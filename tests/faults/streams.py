@@ -41,7 +41,10 @@ async def ask_all(tenant: Tenant, asks: list[Ask]) -> None:
         async with turns:
             await _ask(tenant, ask)
 
-    await asyncio.gather(*(one(ask) for ask in asks))
+    raised = [error for error in await asyncio.gather(*map(one, asks), return_exceptions=True) if error]
+    assert not raised, (
+        f"{len(raised)} of {len(asks)} streams: {raised[0]}"
+    )  # all of them, where the machine stood still
 
 
 async def _ask(tenant: Tenant, ask: Ask) -> None:

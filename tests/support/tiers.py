@@ -1,4 +1,4 @@
-"""A pytest plugin that says at the end which tiers ran and for how long, and which were left out and why.
+"""A pytest plugin that says at the end what failed and how, and which tiers ran, for how long, and which were left out.
 
 `scripts/test` loads it. With CI=true, a tier that was left out, wholly or in part, fails the run.
 """
@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ import pytest
     "in a cluster",
 )
 LONGEST = 25  # files
+TOLD = 500  # characters of what a failed test raised
 _TIER = "tier"
 _BY_MARK = {"node": NODE, "postgres": POSTGRES, "redis": REDIS}
 FOLDERS = {
@@ -94,7 +96,10 @@ class Tiers:
     failed: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, Counter[str]] = field(default_factory=lambda: {tier: Counter() for tier in TIERS})
     milliseconds: Counter[str] = field(default_factory=Counter)
-    """Of each tier and of each file, set-up included: of all processes together."""
+    """Of each tier, set-up included: of all processes together."""
+    of_files: Counter[str] = field(default_factory=Counter)
+    """The same of each file."""
+    failures: list[str] = field(default_factory=list)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -106,9 +111,10 @@ class Tiers:
         tier = str(dict(report.user_properties)[_TIER])
         taken = round(report.duration * 1000)
         self.milliseconds[tier] += taken
-        self.milliseconds[report.nodeid.partition("::")[0]] += taken
+        self.of_files[report.nodeid.partition("::")[0]] += taken
         if report.failed:
             self.failed[tier] += 1
+            self.failures.append(_told(report))
         elif report.skipped and not hasattr(report, "wasxfail"):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "skipped"
             self.skipped[tier][reason.removeprefix("Skipped: ")] += 1
@@ -133,9 +139,12 @@ class Tiers:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
         yield  # the last word before pytest's own closing line
         terminalreporter.section("files that took longest")
-        files = Counter({name: taken for name, taken in self.milliseconds.items() if name not in TIERS})
-        for name, taken in files.most_common(LONGEST):
+        for name, taken in self.of_files.most_common(LONGEST):
             terminalreporter.line(f"{taken // 1000:>5} s {name}")
+        if self.failures:
+            terminalreporter.section("what failed")
+        for failure in self.failures:
+            terminalreporter.line(failure, red=True)
         terminalreporter.section("tiers")
         for tier in TIERS:
             terminalreporter.line(f"{tier:<27} {self.line(tier)}, {self.milliseconds[tier] // 1000} s")
@@ -149,6 +158,14 @@ class Tiers:
             return f"LEFT OUT  {reasons or 'none of its tests was chosen'}"
         failed = f", {self.failed[tier]} failed" if self.failed[tier] else ""
         return f"ran       {self.passed[tier]} passed{failed}" + (f", {reasons}" if reasons else "")
+
+
+def _told(report: pytest.TestReport) -> str:
+    """A failure in short: when, how long it took, and what was raised, of which pytest's own summary has but a line."""
+    ended = datetime.fromtimestamp(report.stop, UTC)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    raised = (crash.message if crash else report.longreprtext)[:TOLD]
+    return f"{report.nodeid} ({report.when}, {report.duration:.0f} s, until {ended:%H:%M:%S}): {raised}"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,15 @@ def test_a_failure_is_counted_in_its_tier(project: Path) -> None:
     answer = run(project, ci=False)
     assert answer.returncode == 1
     assert f"{tiers.CONTRACT:<27} ran       0 passed, 1 failed" in answer.stdout
+
+
+def test_what_failed_is_told_at_the_end_with_what_it_raised(project: Path) -> None:
+    write(project, "contract", "def test_it(): raise ValueError('first line\\nsecond line')")
+    end = run(project, ci=False).stdout.partition(" what failed ")[2]
+    assert re.search(
+        r"\ntests/contract/test_it\.py::test_it \(call, 0 s, until ..:..:..\): ValueError: first line\nsecond line\n",
+        end,
+    )
 
 
 def test_a_test_in_no_tier_is_refused(project: Path) -> None:
