@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -48,8 +49,7 @@ def json_of(data: bytes, words: Sequence[Any]) -> Any:
 
 class _Chooser:
     def __init__(self, data: bytes, words: Sequence[Any]) -> None:
-        self._data = data
-        self._at = 0
+        self._bytes = iter(data)
         self._words = words
         self._names = [word for word in words if isinstance(word, str)] or [""]
 
@@ -70,11 +70,7 @@ class _Chooser:
         return self._names[choice % len(self._names)] if choice < 250 else self._text()
 
     def _text(self) -> str:
-        length = self._byte() % 32
-        text = self._data[self._at : self._at + length].decode("utf-8", "ignore")
-        self._at += length
-        return text
+        return bytes(islice(self._bytes, self._byte() % 32)).decode("utf-8", "ignore")
 
     def _byte(self) -> int:
-        self._at += 1
-        return self._data[self._at - 1] if self._at <= len(self._data) else 0
+        return next(self._bytes, 0)
