@@ -132,6 +132,13 @@ BUGS = [
         "make faults ARGS=tests/faults/test_cut_provider_streams.py",
     ),
     Bug(
+        "A run failed whose provider had said all of its answer, `[DONE]` included, when the connection then broke or "
+        "stayed open.",
+        "The end of the connection was taken for a part of the answer; it is waited for half a second, and nothing "
+        "comes of it any more.",
+        "pytest tests/contract/api/test_provider_faults.py -k whole",
+    ),
+    Bug(
         "A provider's stream whose connection broke after its usage was told was metered with kgents' own count where "
         "that was higher.",
         "The count and the report were taken together; what is reported with the end of an answer now stands as it is.",

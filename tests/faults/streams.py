@@ -12,6 +12,7 @@ from tests.support.tenants import Tenant
 
 AT_ONCE = 20
 PATIENCE = 60.0  # seconds for a whole stream
+ANSWERED = b"HTTP/1.1 200 OK\r\n"
 
 
 class Ask(NamedTuple):
@@ -52,7 +53,7 @@ async def _ask(tenant: Tenant, ask: Ask) -> None:
     content = orjson.dumps(ask.body)
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(
-        f"POST {ask.path} HTTP/1.1\r\nHost: kgents\r\nContent-Type: application/json\r\n".encode()
+        f"POST {ask.path} HTTP/1.1\r\nHost: kgents\r\nContent-Type: application/json\r\nConnection: close\r\n".encode()
         + f"Authorization: Bearer {tenant.key}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
         + content
     )
@@ -69,6 +70,7 @@ async def _ask(tenant: Tenant, ask: Ask) -> None:
         raise AssertionError(f"no end of {ask} within {PATIENCE:g} s, after {received[-300:]!r}") from error
     finally:
         writer.transport.abort()
+    assert received[: len(ANSWERED)] == ANSWERED[: len(received)], f"{ask} was answered {received[-500:]!r}"
 
 
 def all_ended(tenant: Tenant) -> bool:

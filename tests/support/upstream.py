@@ -242,6 +242,19 @@ async def _close_after_usage(writer: asyncio.StreamWriter, _body: Any) -> None:
     writer.close()
 
 
+def _done_and(then: Callable[[asyncio.StreamWriter, Any], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """All was said, the last word included, but the answer does not end."""
+
+    async def scene(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+        await _start_stream(writer)
+        for data in (_event({"content": "Hello from upstream"}), _event({}, "stop"), _usage(USAGE)):
+            await _piece(writer, data)
+        await _piece(writer, b"data: [DONE]\n\n")
+        await then(writer, body)
+
+    return scene
+
+
 async def _close_after_tool_call(writer: asyncio.StreamWriter, _body: Any) -> None:
     """As above, for an answer without a word of text."""
     call = {"index": 0, "id": "call_1", "type": "function"}
@@ -360,6 +373,8 @@ _SCENES: dict[str, Callable[[asyncio.StreamWriter, Any], Awaitable[None]]] = {
     "close-midway": _close_midway,
     "close-after-usage": _close_after_usage,
     "close-after-tool-call": _close_after_tool_call,
+    "done-and-hang": _done_and(_hang),
+    "done-and-close": _done_and(_close),
     "half-characters": _half_characters,
     "odd-types": _odd_types,
     "end-midway": _end_midway,

@@ -194,6 +194,16 @@ def test_what_was_reported_before_the_connection_broke_is_metered_as_reported(te
     assert reports(tenant, run) == {"input_tokens": (11, False), "output_tokens": (3, False)}
 
 
+@pytest.mark.parametrize("model", ["up:done-and-hang", "up:done-and-close"])
+def test_an_answer_of_which_all_was_said_is_whole_however_it_ends(tenant, agent):
+    answer = tenant.http.post(f"/v1/sessions/{tenant.session(agent)}/runs", json={"input": "hello", "mode": "stream"})
+
+    ended = json.loads(events_of(answer.text)[-1][1])
+    assert (ended["status"], ended["output"]["text"]) == ("completed", "Hello from upstream")
+    assert reports(tenant, answer.headers["x-run-id"]) == {"input_tokens": (11, False), "output_tokens": (3, False)}
+    tenant.check_nothing_is_left_over()
+
+
 @pytest.mark.parametrize("model", ["up:answer", "up:usage-in-each"])
 def test_the_usage_of_a_stream_is_the_last_that_was_reported(tenant, agent):
     body = {"model": agent, "messages": [{"role": "user", "content": "hello"}], "stream": True}

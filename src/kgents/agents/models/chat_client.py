@@ -7,9 +7,10 @@ SDK's, so that everything above can't tell the difference.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from kgents.telemetry import traces
 
 MAX_EVENT = 16 * 1024 * 1024  # bytes of one event of a stream, unpacked, or of an answer in one piece
 
+_END = 0.5  # seconds for a server to end an answer after it has said that this was all
 _JSON = "application/json"
 _TIMEOUTS = (TimeoutError, aiohttp.ServerTimeoutError)
 
@@ -206,13 +208,21 @@ class ChunkStream:
             ):
                 async for data in events:
                     if data.startswith(b"[DONE]"):
-                        await self._response.read()  # to its end, so that the connection can be used again
+                        await self._finish()
                         return
                     yield self._chunk(data)
         except _TIMEOUTS as error:
             raise APITimeoutError(request=self._request) from error
         except aiohttp.ClientError as error:
             raise APIConnectionError(request=self._request) from error
+
+    async def _finish(self) -> None:
+        """Read to the end of an answer of which all was said, so that its connection can be used again. A server may
+        keep it open, or break it: that takes nothing from the answer.
+        """
+        with suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(_END):
+                await self._response.read()
 
     def _chunk(self, data: bytes) -> ChatCompletionChunk:
         try:
