@@ -222,6 +222,9 @@ app.add_typer(scan.scan, name="scan")
 app.add_typer(loadtest.loadtest, name="loadtest")
 app.add_typer(capacity.capacity, name="capacity")
 
+_COMMANDS = {str(each.name or each.callback.__name__): each for each in app.registered_commands if each.callback}
+_GROUPS = {str(each.name): each for each in app.registered_groups}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends by SystemExit.
@@ -235,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [word for at, word in enumerate(given) if word != "--debug" or at > end]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that can't show a character
+    _only(next((word for word in given if not word.startswith("-")), ""))
     try:
         try:
             app(given, prog_name="kgents")
@@ -250,6 +254,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error.detail, error, debug=debug)
     except Exception as error:
         _fail(_told(error), error, debug=debug)
+
+
+def _only(name: str) -> None:
+    """Have of all commands and groups only the one with this name, if there is one: to build them all takes longer than
+    most commands do.
+    """
+    known = name in _COMMANDS or name in _GROUPS
+    app.registered_commands = [each for own, each in _COMMANDS.items() if own == name or not known]
+    app.registered_groups = [each for own, each in _GROUPS.items() if own == name or not known]
 
 
 def _told(error: Exception) -> str:
