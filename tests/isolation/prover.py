@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -143,11 +143,14 @@ class Prover:
     attacker: Tenant
     victims: list[Tenant]
     proof: Proof = field(default_factory=Proof)
-    _secret: re.Pattern[str] = field(init=False)
+    _of_tenants: re.Pattern[str] = field(init=False)
+    _of_administrators: re.Pattern[str] = field(init=False)
+    """What a role may not be told."""
 
     def __post_init__(self) -> None:
         words = set(chain.from_iterable(victim.canaries() for victim in self.victims))
-        self._secret = re.compile("|".join(sorted(map(re.escape, words), key=len, reverse=True)))
+        self._of_tenants = _any_of(words)
+        self._of_administrators = _any_of(words.difference(*(victim.platforms for victim in self.victims)))
         self.proof.operations = len(self.operations)
 
     def attack(self, clients: Mapping[str, httpx2.Client]) -> Proof:
@@ -163,7 +166,7 @@ class Prover:
     def _attack(self, client: httpx2.Client, role: str, operation: Operation, body: dict[str, Any] | None) -> None:
         if operation.method == "get" or not any(slot.where == "path" for slot in operation.slots):
             answer = self._send(client, operation, body, None, "")
-            self._check_told(f"{role}: {operation} with nothing of a victim's", answer, "")
+            self._check_told(role, f"{operation} with nothing of a victim's", answer, "")
         for slot in operation.slots:
             self._attack_slot(client, role, operation, body, slot)
 
@@ -174,19 +177,19 @@ class Prover:
         expected: dict[str, tuple[int, Any]] = {}
         tries = [(kind, ref) for victim in self.victims for kind, refs in victim.refs.items() for ref in refs]
         for kind, ref in tries:
-            title = f"{role}: {operation} with a victim's {kind} as {slot.name} in the {slot.where}"
+            title = f"{operation} with a victim's {kind} as {slot.name} in the {slot.where}"
             unknown = unknown_like(ref)
             form = unknown if slot.where == "query" else ref.replace(core(ref), "")
             if form not in expected:
                 expected[form] = _told(self._send(client, operation, body, slot, unknown), unknown)
             self.proof.tried.add((role, str(operation), ref))
             answer = self._send(client, operation, body, slot, ref)
-            self._check_told(title, answer, ref)
+            self._check_told(role, title, answer, ref)
             told = _told(answer, ref)
             if told != expected[form]:
-                self._violated(title, f"answers {told}, but to an unknown one {expected[form]}")
+                self._violated(role, title, f"answers {told}, but to an unknown one {expected[form]}")
             elif slot.where == "path" and answer.status_code not in (403, 404):
-                self._violated(title, f"is answered {answer.status_code}")
+                self._violated(role, title, f"is answered {answer.status_code}")
 
     def _send(
         self, client: httpx2.Client, operation: Operation, body: dict[str, Any] | None, slot: Slot | None, ref: str
@@ -221,14 +224,19 @@ class Prover:
             _await_end(client, answer.json()["id"])
         return answer
 
-    def _check_told(self, title: str, answer: httpx2.Response, asked: str) -> None:
+    def _check_told(self, role: str, title: str, answer: httpx2.Response, asked: str) -> None:
         whole = str(answer.headers) + answer.content.decode(errors="replace")
-        told = {word for word in self._secret.findall(whole) if not asked or core(word) != core(asked)}
+        secret = self._of_administrators if role == "admin" else self._of_tenants
+        told = {word for word in secret.findall(whole) if not asked or core(word) != core(asked)}
         if told:
-            self._violated(title, f"({answer.status_code}) tells {sorted(told)}")
+            self._violated(role, title, f"({answer.status_code}) tells {sorted(told)}")
 
-    def _violated(self, title: str, what: str) -> None:
-        self.proof.violations.append(f"{title} {what}"[:1000])  # a page may be long
+    def _violated(self, role: str, title: str, what: str) -> None:
+        self.proof.violations.append(f"{role}: {title} {what}"[:1000])  # a page may be long
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(sorted(map(re.escape, words), key=len, reverse=True)))
 
 
 def _await_end(client: httpx2.Client, run_id: str) -> None:

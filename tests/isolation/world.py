@@ -25,7 +25,7 @@ def canary(what: str) -> str:
 class Tenant:
     """A tenant with a client for each role. `refs` are the ways to name its objects by kind, `texts` what it wrote,
     `running` the ids of the runs that go on for as long as the tenant is there. Its first key is nobody's client, so
-    that it may be rotated.
+    that it may be rotated. What is in `platforms`, as its plans are, the platform's administrators know, too.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Tenant:
     http: dict[str, httpx2.Client] = field(repr=False)
     refs: dict[str, list[str]] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    platforms: set[str] = field(default_factory=set)
     running: list[str] = field(default_factory=list)
 
     def ref(self, kind: str) -> str:
@@ -188,6 +189,7 @@ def _bill(tenant: Tenant, admin: httpx2.Client) -> None:
         path = f"/v1/tenants/{tenant.id}/subscription"
         subscription = admin.put(path, json={"plan": made["id"]}).raise_for_status().json()
         tenant.texts += [made["id"], made["name"], subscription["id"]]
+        tenant.platforms |= {made["id"], made["name"]}
     invoices = wait_until(lambda: tenant.get("/v1/invoices")["data"], seconds=30, what="the invoice is made")
     tenant.refs["invoice"] = [invoices[0]["id"]]
 
