@@ -43,9 +43,7 @@ async def ask_all(tenant: Tenant, asks: list[Ask]) -> None:
             await _ask(tenant, ask)
 
     raised = [error for error in await asyncio.gather(*map(one, asks), return_exceptions=True) if error]
-    assert not raised, (
-        f"{len(raised)} of {len(asks)} streams: {raised[0]}"
-    )  # all of them, where the machine stood still
+    assert not raised, f"{len(raised)} of {len(asks)} streams: {raised[0]}"
 
 
 async def _ask(tenant: Tenant, ask: Ask) -> None:

@@ -60,7 +60,7 @@ class Cli:
         if warm.can_run(variables):
             status, said, complained = warm.run(given, data, variables)
             return Done(status, said.decode(), complained.decode())
-        done = subprocess.run([*COMMAND, *given], input=data, capture_output=True, timeout=60, env=variables)
+        done = subprocess.run([*COMMAND, *given], input=data, capture_output=True, timeout=warm.PATIENCE, env=variables)
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def json(self, *arguments: str | Path, **environment: str) -> Any:

@@ -88,18 +88,18 @@ def _started() -> str:
 
 def _command(listener: socket.socket) -> list[str]:
     """Serve to the end of the input. In the process of each command it returns, with the command's arguments."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks what became of those that serve a connection
     while 0 not in select.select([0, listener.fileno()], [], [])[0]:
         connection, _ = listener.accept()
         if not os.fork():
             return _forked(listener, connection)
         connection.close()
-        while any(os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) or ()):
-            pass
     os._exit(0)
 
 
 def _forked(listener: socket.socket, connection: socket.socket) -> list[str]:
     listener.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     begun, files, _, _ = socket.recv_fds(connection, _REQUEST, _FILES)
     while part := connection.recv(_REQUEST):
         begun += part
